@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: the two kinds of runner. No other file starts a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ..module_utils.errors import CommandTimeout, ConnectionLost
+from ..module_utils.runner import QUICK, RunResult
+
+#: GIT_* of the caller (a hook, say) would redirect git and nix to another repository.
+_DROPPED_ENV_PREFIX = "GIT_"
+_KEPT_GIT_ENV = ("GIT_SSH_COMMAND", "GIT_SSH", "GIT_ASKPASS", "GIT_SSL_CAINFO")
+#: Seconds between SIGTERM and SIGKILL.
+_GRACE = 3.0
+
+
+class LocalRunner:
+    """Runs commands as processes of this machine, in a process group of their own that never outlives the call."""
+
+    def __init__(self, name: str = "localhost") -> None:
+        self.name = name
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = QUICK,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> RunResult:
+        """Run argv and wait for it; see module_utils.runner.Runner."""
+        started = time.monotonic()
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=_environment(env),
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            # A shell says 127 for a command that is not there; so does every remote runner.
+            return RunResult(tuple(argv), 127, "", f"{error.filename}: not found", time.monotonic() - started)
+        try:
+            stdout, stderr = _pump(process, stdin, started + timeout, on_line)
+        except TimeoutError:
+            raise CommandTimeout(
+                self.name, f"`{shlex.join(argv)}` was still running after {timeout:.0f} s and was ended"
+            ) from None
+        finally:
+            _end_group(process)
+        return RunResult(tuple(argv), process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_ENV_PREFIX) or k in _KEPT_GIT_ENV}
+    return {**kept, **(extra or {})}
+
+
+def _pump(
+    process: subprocess.Popen[bytes], stdin: str | None, deadline: float, on_line: Callable[[str], None] | None
+) -> tuple[str, str]:
+    """Feed stdin and collect both outputs until the process closes them; TimeoutError at the deadline."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err, partial = bytearray(), bytearray(), bytearray()
+    pending = memoryview((stdin or "").encode("utf-8", "surrogateescape"))
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        if process.stdin:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _events in selector.select(left):
+                stream: IO[bytes] = key.fileobj  # type: ignore[assignment]  # registered above, always a pipe
+                if stream is process.stdin:
+                    pending = _feed(stream, pending)
+                    if not pending:
+                        selector.unregister(stream)
+                        with contextlib.suppress(BrokenPipeError):
+                            stream.close()
+                    continue
+                chunk = os.read(stream.fileno(), 65536)
+                if not chunk:
+                    selector.unregister(stream)
+                elif stream is process.stdout:
+                    out += chunk
+                else:
+                    err += chunk
+                    partial = _emit_lines(partial + chunk, on_line)
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return out.decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape")
+
+
+def _feed(stream: IO[bytes], pending: memoryview) -> memoryview:
+    try:
+        return pending[os.write(stream.fileno(), pending[:65536]) :]
+    except BrokenPipeError:
+        return memoryview(b"")
+
+
+def _emit_lines(buffer: bytearray, on_line: Callable[[str], None] | None) -> bytearray:
+    *lines, rest = bytes(buffer).split(b"\n")
+    if on_line:
+        for line in lines:
+            on_line(line.decode("utf-8", "replace"))
+    return bytearray(rest)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End whatever is left of the process group, and reap the leader."""
+    for sent, wait in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        if process.poll() is not None and sent is signal.SIGTERM:
+            # The leader is gone; children that it left behind are not worth a grace period.
+            sent = signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
+            break
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+class ConnectionRunner:
+    """Runs commands over the connection that Ansible has for a task's host: its ssh options, its become.
+
+    Needs nothing there but a POSIX shell. Output does not stream.
+    """
+
+    def __init__(self, action: ActionBase, name: str, *, become: bool = True) -> None:
+        self.name = name
+        self._action = action
+        self._become = become
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = QUICK,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> RunResult:
+        """Run argv there and wait for it; see module_utils.runner.Runner."""
+        started = time.monotonic()
+        command = _remote_command(argv, timeout, env, cwd)
+        try:
+            # Without in_data Ansible's ssh asks for a terminal, which mixes stdout with stderr; empty counts as without.
+            answer = self._action._low_level_execute_command(
+                command, sudoable=self._become, in_data=(stdin or "\n").encode("utf-8", "surrogateescape")
+            )
+        except AnsibleConnectionFailure as error:
+            raise ConnectionLost(self.name, f"the connection failed: {error}") from error
+        seconds = time.monotonic() - started
+        result = RunResult(tuple(argv), int(answer["rc"]), answer["stdout"], answer["stderr"], seconds)
+        if on_line:
+            for line in result.stderr.splitlines():
+                on_line(line)
+        if result.status == _TIMED_OUT and seconds >= timeout:
+            raise CommandTimeout(self.name, f"`{result.command}` was still running after {timeout:.0f} s and was ended")
+        return result
+
+
+#: coreutils timeout(1) says 124 when it ended the command.
+_TIMED_OUT = 124
+
+
+def _remote_command(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None, cwd: str | None) -> str:
+    words = [*(["env", *(f"{k}={v}" for k, v in env.items())] if env else []), *argv]
+    limited = shlex.join(["timeout", "-k", f"{_GRACE:.0f}", f"{timeout:.0f}", *words])
+    return f"cd {shlex.quote(cwd)} && {limited}" if cwd else limited
