@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: evaluates a flake's hosts, many in one evaluator, so that a bad one takes no other along."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from . import nix
+from .errors import BadInput, CommandFailed, CommandTimeout, FlotillaError
+from .nix_messages import explained, parsed
+from .runner import Runner
+
+CONFIGURATIONS = "nixosConfigurations"
+
+
+@dataclass(frozen=True, slots=True)
+class FlakeSource:
+    """A group's flake as nix is given it.
+
+    group: the update group's name, flake: its directory in the repository, both for messages. ref: the flake reference.
+    reference_lock: a lock file on the builder that takes the place of the flake's own. commit: "" for the work tree.
+    """
+
+    group: str
+    flake: str
+    ref: str
+    commit: str = ""
+    reference_lock: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostSystem:
+    """What the evaluation of a host gave.
+
+    drv, system: store paths of the toplevel's derivation and of its output. platform: as in x86_64-linux. version: NixOS's,
+    "" where the configuration has none.
+    """
+
+    drv: str
+    system: str
+    platform: str
+    version: str = ""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The outcome by attribute: each attribute asked for is in one of the two."""
+
+    systems: dict[str, HostSystem] = field(default_factory=dict)
+    errors: dict[str, FlotillaError] = field(default_factory=dict)
+
+
+#: What is wanted of a configuration `c`. No key may be called outPath: the set would turn into a string.
+_SYSTEM = """
+  let t = c.config.system.build.toplevel; in {
+    drv = t.drvPath;
+    out = builtins.unsafeDiscardStringContext "${t}";
+    platform = c.pkgs.stdenv.hostPlatform.system or c.config.nixpkgs.hostPlatform.system or t.system;
+    version = c.config.system.nixos.version or "";
+  }"""
+
+#: tryEval holds back what `throw` and failed assertions raise (not their message); other errors end the evaluator.
+_MANY = """cs: builtins.listToAttrs (map (name: {{
+  inherit name;
+  value = builtins.tryEval (let r = (c: {expression}) cs.${{name}}; in builtins.deepSeq r r);
+}}) [ {names} ])"""
+
+
+def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix.EVALUATION) -> tuple[str, ...]:
+    """The names in the flake's nixosConfigurations, sorted. No host is evaluated for it."""
+    installable = f"{source.ref}#{CONFIGURATIONS}"
+    names = nix.eval_json(
+        runner, source.group, installable, apply="builtins.attrNames", reference_lock=source.reference_lock, timeout=timeout
+    )
+    if not isinstance(names, list):
+        raise BadInput(source.group, f"{CONFIGURATIONS} of {source.flake} is not an attribute set", "Look at its outputs.")
+    return tuple(sorted(str(name) for name in names))
+
+
+def no_such_host(source: FlakeSource, attribute: str, names: Sequence[str]) -> BadInput:
+    """The error for a host that the flake does not have."""
+    at = f" at commit {source.commit[:12]}" if source.commit else ""
+    near = difflib.get_close_matches(attribute, names, 3)
+    guess = f"Did you mean {' or '.join(near)}? " if near else ""
+    has = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none"
+    return BadInput(
+        source.group,
+        f"there is no {attribute!r} in {CONFIGURATIONS} of {source.flake}{at}",
+        f"{guess}It has: {has}. Name the host's attribute in flotilla_attribute.",
+    )
+
+
+def evaluate(
+    runner: Runner,
+    source: FlakeSource,
+    attributes: Sequence[str],
+    *,
+    chunk: int,
+    timeout: float = nix.EVALUATION,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Evaluation:
+    """Evaluate the hosts with these attributes.
+
+    Raises FlotillaError only for what concerns the flake as a whole; a host's failure is in the result.
+    """
+    names = attribute_names(runner, source, timeout=timeout)
+    wanted = list(dict.fromkeys(attributes))
+    present = [name for name in wanted if name in names]
+    values, errors = evaluate_values(runner, source, present, _SYSTEM, chunk=chunk, timeout=timeout, progress=progress)
+    missing = {name: no_such_host(source, name, names) for name in wanted if name not in names}
+    return Evaluation({name: _host_system(value) for name, value in values.items()}, {**missing, **errors})
+
+
+def evaluate_values(
+    runner: Runner,
+    source: FlakeSource,
+    attributes: Sequence[str],
+    expression: str,
+    *,
+    chunk: int,
+    timeout: float = nix.EVALUATION,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> tuple[dict[str, Mapping[str, object]], dict[str, FlotillaError]]:
+    """The value of an expression over a configuration `c`, an attribute set, for hosts that the flake has; and the errors.
+
+    One evaluator takes `chunk` hosts at a time. Those of which it gives nothing are evaluated one by one, for their messages.
+    """
+    values: dict[str, Mapping[str, object]] = {}
+    errors: dict[str, FlotillaError] = {}
+    for start in range(0, len(attributes), max(1, chunk)):
+        some = attributes[start : start + max(1, chunk)]
+        if len(some) < len(attributes):
+            progress(f"{source.group}: evaluating hosts {start + 1} to {start + len(some)} of {len(attributes)}")
+        if len(some) > 1:
+            values |= _try_many(runner, source, some, expression, timeout)
+        for name in some:
+            if name not in values:
+                try:
+                    values[name] = _one(runner, source, name, expression, timeout)
+                except CommandTimeout:
+                    raise
+                except FlotillaError as error:
+                    errors[name] = error
+    return values, errors
+
+
+def _host_system(value: Mapping[str, object]) -> HostSystem:
+    return HostSystem(str(value["drv"]), str(value["out"]), str(value["platform"]), str(value["version"]))
+
+
+def _try_many(
+    runner: Runner, source: FlakeSource, names: Sequence[str], expression: str, timeout: float
+) -> dict[str, Mapping[str, object]]:
+    """The values of those that evaluate, from one evaluator; none if that ended (an error, or memory)."""
+    apply = _MANY.format(expression=expression.strip(), names=" ".join(map(nix.nix_string, names)))
+    installable = f"{source.ref}#{CONFIGURATIONS}"
+    try:
+        answer = nix.eval_json(
+            runner, source.group, installable, apply=apply, reference_lock=source.reference_lock, timeout=timeout
+        )
+    except CommandTimeout:
+        raise
+    except FlotillaError:
+        return {}
+    assert isinstance(answer, dict)
+    return {name: tried["value"] for name, tried in answer.items() if tried["success"]}
+
+
+def _one(runner: Runner, source: FlakeSource, name: str, expression: str, timeout: float) -> Mapping[str, object]:
+    """The value for one host; FlotillaError with nix's cause and its place in the repository."""
+    installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}"
+    words = ["eval", "--json", *nix.lock_flags(source.reference_lock), installable, "--apply", f"c: {expression.strip()}"]
+    result = runner.run(nix.nix_argv(*words), timeout=timeout)
+    if result.status == 0:
+        value: Mapping[str, object] = json.loads(result.stdout)
+        return value
+    message = parsed(result.stderr)
+    place = message.place(nix.source_path(runner, source.ref, reference_lock=source.reference_lock)) if message.positions else ""
+    error = explained(result, source.group, f"evaluation of {name} failed", f"Run: {reproduce(source, name)}")
+    if place and error.what.endswith(message.text):
+        raise CommandFailed(error.subject, f"{error.what} at {place}", error.hint, result=result)
+    raise error
+
+
+def reproduce(source: FlakeSource, name: str) -> str:
+    """The command with which a person sees the whole of nix's message for a host."""
+    installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
+    return shlex.join(["nix", "eval", "--raw", "--show-trace", *nix.lock_flags(source.reference_lock), installable])

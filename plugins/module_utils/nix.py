@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: nix's command lines, one function per verb. Facts hold for nix 2.26 to 2.34."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import quote
+
+from .errors import CommandFailed, NixTooOld
+from .nix_messages import explained
+from .runner import QUICK, Runner, RunResult, checked
+
+#: Relative path inputs (`path:../..`) keep their locks stable since 2.26; before, they silently evaluate an old copy.
+MINIMUM = (2, 26)
+#: Time limits in seconds: one evaluator on one chunk of hosts, and one build.
+EVALUATION = 1800.0
+BUILD = 6 * 3600.0
+
+#: Not by NIX_CONFIG: that would replace the user's own, in which access tokens may stand.
+_FEATURES = ("--extra-experimental-features", "nix-command flakes")
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?\S*\s*$")
+#: Store paths per command line; a line over an Ansible connection is one argument, of at most 128 KiB.
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NixVersion:
+    """What `nix --version` says: the whole text, and the version as numbers."""
+
+    text: str
+    number: tuple[int, int]
+
+
+def nix_argv(*words: str) -> list[str]:
+    """A nix command that works where flakes are not switched on, and does not talk about dirty trees."""
+    return ["nix", *_FEATURES, "--option", "warn-dirty", "false", *words]
+
+
+def lock_flags(reference_lock: str | None = None) -> list[str]:
+    """Flags of every evaluation: the lock is taken as it is, and an incomplete one is an error.
+
+    Never together with --no-write-lock-file, which makes nix lock again in memory. reference_lock: path of a lock file on
+    the builder that takes the place of the flake's own.
+    """
+    flags = ["--no-update-lock-file"]
+    if reference_lock is not None:
+        # Nix refuses a reference lock where nix.conf says allow-dirty = false, even on a clean tree.
+        flags += ["--reference-lock-file", reference_lock, "--option", "allow-dirty", "true"]
+    return flags
+
+
+def flake_ref(repo: str, flake: str, rev: str | None, *, shallow: bool = False) -> str:
+    """The flake in directory `flake` of the repository, at a commit; rev None: the work tree's tracked files as they are.
+
+    shallow: the repository is a shallow clone, which nix refuses in a URL unless told.
+    """
+    query = [] if flake == "." else [f"dir={quote(flake, safe='/')}"]
+    query += [f"rev={rev}"] if rev else []
+    query += ["shallow=1"] if shallow else []
+    return f"git+file://{quote(repo, safe='/')}" + (f"?{'&'.join(query)}" if query else "")
+
+
+def nix_string(text: str) -> str:
+    """The text as a string literal of the nix language."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+    return f'"{escaped}"'
+
+
+def require_nix(runner: Runner) -> NixVersion:
+    """The nix there; NixTooOld with what was found and what to do if there is none, or one older than MINIMUM."""
+    minimum = ".".join(map(str, MINIMUM))
+    result = runner.run(["nix", "--version"])
+    if result.status == 127:
+        raise NixTooOld(
+            runner.name,
+            "there is no nix on the PATH that commands get there",
+            f"Install nix {minimum} or newer, or name another builder in flotilla_builder.",
+            result=result,
+        )
+    text = checked(result, runner.name, "`nix --version` failed").stdout.strip()
+    found = _VERSION.search(text)
+    if not found:
+        raise NixTooOld(runner.name, f"`nix --version` says {text!r}, which names no version", f"Install nix {minimum} or newer.")
+    number = (int(found[1]), int(found[2]))
+    if number < MINIMUM:
+        raise NixTooOld(
+            runner.name,
+            f"its nix is too old: it says {text!r}, and {minimum} is the oldest that works",
+            f"Install nix {minimum} or newer, or name another builder in flotilla_builder.",
+        )
+    return NixVersion(text, number)
+
+
+def eval_json(
+    runner: Runner,
+    subject: str,
+    installable: str,
+    *,
+    apply: str | None = None,
+    reference_lock: str | None = None,
+    timeout: float = EVALUATION,
+) -> object:
+    """The value of an installable, given to the function `apply` first, as JSON. Raises what nix_messages makes of a failure."""
+    words = ["eval", "--json", *lock_flags(reference_lock), installable]
+    words += ["--apply", apply] if apply is not None else []
+    result = runner.run(nix_argv(*words), timeout=timeout)
+    if result.status != 0:
+        raise explained(result, subject, "evaluation failed")
+    try:
+        return json.loads(result.stdout)
+    except ValueError as error:
+        raise CommandFailed(subject, f"nix gave no JSON: {error}", result=result) from error
+
+
+def source_path(runner: Runner, ref: str, *, reference_lock: str | None = None) -> str | None:
+    """The store path of a flake's source tree, by which positions in nix's messages are told; None if nix cannot say."""
+    result = runner.run(nix_argv("flake", "metadata", "--json", *lock_flags(reference_lock), ref))
+    try:
+        path = json.loads(result.stdout)["path"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return path if isinstance(path, str) else None
+
+
+def build(
+    runner: Runner, drvs: Iterable[str], *, timeout: float = BUILD, on_line: Callable[[str], None] | None = None
+) -> RunResult:
+    """Build the outputs `out` of the derivations, as many as can be; stderr is a log in nix's internal-json format.
+
+    The status is 1 if any failed, and says nothing of the others: ask invalid_paths.
+    """
+    words = ["build", "--no-link", "--keep-going", "--log-format", "internal-json", "--stdin"]
+    return runner.run(nix_argv(*words), stdin="".join(f"{drv}^out\n" for drv in drvs), timeout=timeout, on_line=on_line)
+
+
+def invalid_paths(runner: Runner, subject: str, paths: Sequence[str]) -> frozenset[str]:
+    """Those of the store paths that the store there does not have. (`nix path-info` would try to build them.)"""
+    found: set[str] = set()
+    for some in _batches(paths):
+        result = runner.run(["nix-store", "--check-validity", "--print-invalid", *some])
+        found.update(checked(result, subject, "asking the store for its paths failed").stdout.split())
+    return frozenset(found)
+
+
+def closure_sizes(runner: Runner, subject: str, paths: Sequence[str]) -> dict[str, int]:
+    """Bytes that each path takes with all that it needs. The paths must be valid."""
+    if not paths:
+        return {}
+    # Text, because the JSON form of 2.33 and newer is another one.
+    result = runner.run(nix_argv("path-info", "--closure-size", "--stdin"), stdin="".join(f"{p}\n" for p in paths), timeout=300)
+    lines = checked(result, subject, "asking for closure sizes failed").stdout.splitlines()
+    return {path: int(size) for path, size in (line.split() for line in lines if line.strip())}
+
+
+def requisites(runner: Runner, subject: str, drv: str) -> frozenset[str]:
+    """All that a derivation needs to be built, itself included."""
+    result = runner.run(["nix-store", "--query", "--requisites", drv])
+    return frozenset(checked(result, subject, f"asking what {drv} needs failed").stdout.split())
+
+
+def outputs(runner: Runner, subject: str, drv: str) -> tuple[str, ...]:
+    """The store paths that a derivation makes."""
+    result = runner.run(["nix-store", "--query", "--outputs", drv])
+    return tuple(checked(result, subject, f"asking what {drv} makes failed").stdout.split())
+
+
+#: Reads lines `LINK PATH`; a root that stands already is not made again, as each costs a process.
+_ADD_ROOTS = """
+while read -r link path; do
+  [ "$(readlink "$link" 2>/dev/null)" = "$path" ] && [ -e "$link" ] && continue
+  mkdir -p -- "${link%/*}"
+  nix-store --realise "$path" --add-root "$link" >/dev/null
+done
+"""
+
+
+def add_roots(runner: Runner, links: Mapping[str, str], *, timeout: float = QUICK) -> RunResult:
+    """Make each link (its absolute path, without blanks) a GC root of its store path, in one round trip."""
+    lines = "".join(f"{link} {path}\n" for link, path in links.items())
+    return runner.run(["sh", "-euc", _ADD_ROOTS], stdin=lines, timeout=timeout)
+
+
+def build_log(runner: Runner, drv: str, lines: int = 20) -> tuple[str, ...]:
+    """The last lines of a derivation's build log as the store keeps it; none if it keeps none."""
+    result = runner.run(nix_argv("log", drv))
+    return tuple(result.stdout.splitlines()[-lines:]) if result.status == 0 else ()
+
+
+def _batches(items: Sequence[str]) -> Iterable[list[str]]:
+    rest = iter(dict.fromkeys(items))
+    while some := list(islice(rest, _BATCH)):
+        yield some
