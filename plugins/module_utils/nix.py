@@ -168,9 +168,9 @@ def outputs(runner: Runner, subject: str, drv: str) -> tuple[str, ...]:
     return tuple(checked(result, subject, f"asking what {drv} makes failed").stdout.split())
 
 
-#: Reads lines `LINK PATH`; a root that stands already is not made again, as each costs a process.
+#: Reads lines `PATH LINK`; a root that stands already is not made again, as each costs a process.
 _ADD_ROOTS = """
-while read -r link path; do
+while read -r path link; do
   [ "$(readlink "$link" 2>/dev/null)" = "$path" ] && [ -e "$link" ] && continue
   mkdir -p -- "${link%/*}"
   nix-store --realise "$path" --add-root "$link" >/dev/null
@@ -179,8 +179,8 @@ done
 
 
 def add_roots(runner: Runner, links: Mapping[str, str], *, timeout: float = QUICK) -> RunResult:
-    """Make each link (its absolute path, without blanks) a GC root of its store path, in one round trip."""
-    lines = "".join(f"{link} {path}\n" for link, path in links.items())
+    """Make each link (its absolute path) a GC root of its store path, in one round trip."""
+    lines = "".join(f"{path} {link}\n" for link, path in links.items())
     return runner.run(["sh", "-euc", _ADD_ROOTS], stdin=lines, timeout=timeout)
 
 

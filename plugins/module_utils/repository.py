@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import nix
 from .errors import BadInput
@@ -66,6 +66,25 @@ def resolve_commit(runner: Runner, group: UpdateGroup, commit: str | None = None
 def has_file(runner: Runner, repo: str, commit: str, path: str) -> bool:
     """Whether the commit has the file."""
     return git(runner, repo, "cat-file", "-e", f"{commit}:{path}").status == 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """Paths in which a work tree differs from its commit: tracked ones that were changed, and untracked ones."""
+
+    changed: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+
+
+def work_tree(runner: Runner, group: UpdateGroup, repository: Repository, commit: str) -> WorkTree:
+    """How the work tree differs from the commit; not at all where something else is checked out, or nothing."""
+    if repository.bare or resolve_commit(runner, replace(group, branch=None)) != commit:
+        return WorkTree()
+    status = git(runner, repository.top, "status", "--porcelain", "-z", "--untracked-files=normal", "--no-renames")
+    entries = [(entry[:2], entry[3:]) for entry in status.stdout.split("\0") if entry]
+    return WorkTree(
+        tuple(path for state, path in entries if state != "??"), tuple(path for state, path in entries if state == "??")
+    )
 
 
 @contextlib.contextmanager
