@@ -37,7 +37,7 @@ def stages() -> dict[str, list[Stage]]:
     return {
         "lint": lint,
         "unit": [pytest(f"unit-{pair}", pair, "tests/unit") for pair in PAIRS],
-        "packaging": [pytest("packaging", "floor", "tests/packaging")],
+        "packaging": [pytest("packaging", "floor", "tests/packages")],
         "molecule": [],
         "integration": [pytest("integration", "floor", "tests/integration", "-v", after=quick, live=True)],
     }
