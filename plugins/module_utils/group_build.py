@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from . import nix
+from . import git, nix
 from .building import build_systems
 from .errors import BadInput, FlotillaError
 from .evaluation import evaluate
+from .flake_source import WorkTree, commit_to_use, flake_source, work_tree
 from .memory import hosts_per_evaluator
-from .repository import Repository, WorkTree, flake_source, open_repository, resolve_commit, work_tree
 from .runner import Runner
 from .update_group import UpdateGroup
 
@@ -92,9 +92,9 @@ def build_groups(
         built = GroupBuild(group, hosts=[HostBuild(m.name, m.attribute) for m in group.members])
         builds.groups[group.name] = built
         try:
-            repository = open_repository(runner, group.name, group.repo)
-            roots[group.name] = settings.keep or f"{repository.common}/flotilla/roots"
-            _evaluate_group(runner, built, repository, commit, settings, chunk, progress)
+            repo = git.open_repository(runner, group.repo, group.name)
+            roots[group.name] = settings.keep or f"{repo.git_dir}/flotilla/roots"
+            _evaluate_group(repo, built, commit, settings, chunk, progress)
         except FlotillaError as error:
             built.error = str(error)
             for host in built.hosts:
@@ -106,9 +106,8 @@ def build_groups(
 
 
 def _evaluate_group(
-    runner: Runner,
+    repo: git.Repository,
     built: GroupBuild,
-    repository: Repository,
     commit: str | None,
     settings: BuildSettings,
     chunk: int,
@@ -117,13 +116,13 @@ def _evaluate_group(
     group = built.group
     if not built.hosts:
         raise BadInput(group.name, "this update group has no hosts", "Put hosts into its inventory group.")
-    built.commit = resolve_commit(runner, group, commit)
-    tree = WorkTree() if commit else work_tree(runner, group, repository, built.commit)
+    built.commit = commit_to_use(repo, group, commit)
+    tree = WorkTree() if commit else work_tree(repo, group)
     built.dirty = settings.allow_dirty and bool(tree.changed)
     built.uncommitted = tree.untracked if built.dirty else (*tree.changed, *tree.untracked)
-    with flake_source(runner, group, repository, None if built.dirty else built.commit) as source:
+    with flake_source(repo, group, built.commit, dirty=built.dirty) as source:
         attributes = [host.attribute for host in built.hosts]
-        found = evaluate(runner, source, attributes, chunk=chunk, timeout=settings.timeout, progress=progress)
+        found = evaluate(repo.runner, source, attributes, chunk=chunk, timeout=settings.timeout, progress=progress)
     for host in built.hosts:
         if host.attribute in found.errors:
             host.error = str(found.errors[host.attribute])

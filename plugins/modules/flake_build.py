@@ -13,8 +13,9 @@ description:
     delegated to (the builder). No target is touched.
   - What is built is a commit, by default the head of the group's branch, whatever the work tree holds. Files that
     differ from it are named in a warning and in RV(groups).
-  - One evaluator takes as many hosts of a group as fit into the memory that is free, and one C(nix build) builds the systems of all
-    groups, so that what they share is built once. A host whose evaluation or build fails does not take its neighbours with it.
+  - One evaluator takes as many hosts of a group as fit into the memory that is free, and one C(nix build) builds the systems of
+    all groups, so that what they share is built once.
+  - A host whose evaluation or build fails does not take its neighbours with it.
   - While it builds it says about every two seconds what. Over a connection to a remote builder it cannot.
   - The systems that were built become GC roots on the builder, so that a garbage collection does not take them during a rollout.
   - Needs nix 2.26 or newer and git on the builder. Flakes need not be switched on there. No Python is needed there.

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: a group's flake as nix gets it: at a commit or as the work tree is, with the group's lock."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import git, nix
+from .errors import BadInput
+from .evaluation import FlakeSource
+from .lockfile import Lock, parse_lock
+from .runner import Runner, checked
+from .update_group import UpdateGroup
+
+#: Puts stdin into a file of its own and prints that file's name.
+_SAVE = 'file=$(mktemp "${TMPDIR:-/tmp}/flotilla-lock.XXXXXX"); cat >"$file"; printf "%s\\n" "$file"'
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """Paths in which a work tree differs from its commit: tracked ones that were changed, and untracked ones."""
+
+    changed: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+
+
+def inside(directory: str, name: str) -> str:
+    """The path of a file in a directory of the repository."""
+    return name if directory == "." else f"{directory}/{name}"
+
+
+def own_lock(group: UpdateGroup) -> bool:
+    """Whether the group's lock is the one that nix finds beside the flake.nix."""
+    return group.lock == inside(group.flake, "flake.lock")
+
+
+def commit_to_use(repo: git.Repository, group: UpdateGroup, wanted: str | None) -> str:
+    """The full id of the wanted commit, or of the head of the group's branch; BadInput if there is none."""
+    if not repo.path.startswith("/"):
+        raise BadInput(
+            group.name, f"the repository's path {repo.path!r} is not absolute", "Give the whole path in flotilla_repo."
+        )
+    if wanted is None:
+        return git.branch_head(repo, group.branch)
+    if commit := git.commit_of(repo, wanted):
+        return commit
+    raise BadInput(group.name, f"the repository {repo.path} has no commit {wanted!r}", "Give one that `git log` shows there.")
+
+
+def work_tree(repo: git.Repository, group: UpdateGroup) -> WorkTree:
+    """How the work tree differs from the head of the group's branch; not at all where another branch is checked out."""
+    if repo.bare or (group.branch is not None and git.current_branch(repo) != group.branch):
+        return WorkTree()
+    files = git.dirty_files(repo)
+    return WorkTree(
+        tuple(file.path for file in files if file.state != "untracked"),
+        tuple(file.path for file in files if file.state == "untracked"),
+    )
+
+
+@contextlib.contextmanager
+def flake_source(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> Iterator[FlakeSource]:
+    """The group's flake at a commit; dirty: the work tree's tracked files as they are.
+
+    A lock that is not the flake's own is put into a temporary file for as long as the context lasts.
+    """
+    require_flake(repo, group, commit, dirty=dirty)
+    text = lock_text(repo, group, commit, dirty=dirty)
+    if text is not None:
+        parse_lock(text, group.name, group.lock)
+    ref = nix.flake_ref(repo.path, group.flake, None if dirty else commit, shallow=repo.shallow)
+    with _reference_lock(repo.runner, group, text) as lock:
+        yield FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock)
+
+
+def require_flake(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> None:
+    """BadInput with the fix if nix would not find the group's flake.nix there."""
+    path = inside(group.flake, "flake.nix")
+    if _present(repo, commit, path, dirty):
+        return
+    _raise_if_unseen(repo, group, path, dirty)
+    others = git.flake_dirs(repo, commit)
+    has = f" It has flakes in: {', '.join(others)}." if others else ""
+    raise BadInput(
+        group.name, f"there is no {path} at commit {commit[:12]} of {repo.path}", f"Name its directory in flotilla_flake.{has}"
+    )
+
+
+def lock_text(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> str | None:
+    """The text of the group's lock there; None for a flake without one, which may be right if it has no inputs.
+
+    BadInput with the fix if nix would not see a lock that the work tree has, or if there is no lock where the group's
+    lock is not the flake's own.
+    """
+    if dirty and _present(repo, commit, group.lock, dirty):
+        result = repo.runner.run(["cat", "--", f"{repo.path}/{group.lock}"])
+        return checked(result, group.name, f"{group.lock} cannot be read").stdout
+    if not dirty and (entry := git.entries(repo, commit, [group.lock]).get(group.lock)):
+        return git.show(repo, entry.blob)
+    _raise_if_unseen(repo, group, group.lock, dirty)
+    if own_lock(group):
+        return None
+    raise BadInput(
+        group.name,
+        f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}",
+        "Make it (flotilla_update=true) and commit it, or name the right one in flotilla_lock.",
+    )
+
+
+def parsed_lock(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:
+    """The group's lock at a commit; None for a flake without one."""
+    text = lock_text(repo, group, commit)
+    return None if text is None else parse_lock(text, group.name, group.lock)
+
+
+def _present(repo: git.Repository, commit: str, path: str, dirty: bool) -> bool:
+    if dirty:
+        return git.git(repo, "ls-files", "--error-unmatch", "--", path).status == 0
+    return path in git.entries(repo, commit, [path])
+
+
+def _raise_if_unseen(repo: git.Repository, group: UpdateGroup, path: str, dirty: bool) -> None:
+    """BadInput if the work tree has the file, but not where nix looks."""
+    if repo.bare:
+        return
+    state = git.git(repo, "status", "--porcelain=v1", "--ignored", "--untracked-files=all", "--", path).stdout[:2]
+    if state == "??":
+        raise BadInput(group.name, f"{path} is not tracked by git, so nix does not see it", f"Run: git add {path} && git commit")
+    if state == "!!":
+        what = f"{path} is ignored by git, so nix does not see it"
+        raise BadInput(group.name, what, f"Run: git add --force {path} && git commit")
+    if "A" in state and not dirty:
+        what = f"{path} is added but not committed, and only what is committed is deployed"
+        raise BadInput(group.name, what, f"Run: git commit {path}")
+
+
+@contextlib.contextmanager
+def _reference_lock(runner: Runner, group: UpdateGroup, text: str | None) -> Iterator[str | None]:
+    if own_lock(group) or text is None:
+        yield None
+        return
+    result = runner.run(["sh", "-euc", _SAVE], stdin=text)
+    file = checked(result, group.name, f"a copy of {group.lock} could not be made").stdout.strip()
+    try:
+        yield file
+    finally:
+        runner.run(["rm", "-f", "--", file])
