@@ -9,8 +9,10 @@ import selectors
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from ansible.errors import AnsibleConnectionFailure
@@ -24,6 +26,10 @@ _DROPPED_ENV_PREFIX = "GIT_"
 _KEPT_GIT_ENV = ("GIT_SSH_COMMAND", "GIT_SSH", "GIT_ASKPASS", "GIT_SSL_CAINFO")
 #: Seconds between SIGTERM and SIGKILL.
 _GRACE = 3.0
+#: Seconds between two calls of on_tick.
+_TICK = 1.0
+#: Bytes of stderr that are kept of a command that is watched: a large copy's log would fill the memory.
+_TAIL = 65536
 
 
 class LocalRunner:
@@ -41,8 +47,13 @@ class LocalRunner:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         on_line: Callable[[str], None] | None = None,
+        on_tick: Callable[[], None] | None = None,
     ) -> RunResult:
-        """Run argv and wait for it; see module_utils.runner.Runner."""
+        """Run argv and wait for it; see module_utils.runner.Runner.
+
+        on_tick: called about once a second while it runs; what it raises ends the command. Then stderr goes to on_line
+        line by line, and only its end is kept.
+        """
         started = time.monotonic()
         try:
             process = subprocess.Popen(
@@ -54,11 +65,12 @@ class LocalRunner:
                 env=_environment(env),
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
-            # A shell says 127 for a command that is not there; so does every remote runner.
-            return RunResult(tuple(argv), 127, "", f"{error.filename}: not found", time.monotonic() - started)
+        except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+            # What a shell says for a command that is not there or cannot be run; so does every remote runner.
+            status, what = (127, "not found") if isinstance(error, FileNotFoundError) else (126, "cannot be run")
+            return RunResult(tuple(argv), status, "", f"{error.filename}: {what}", time.monotonic() - started)
         try:
-            stdout, stderr = _pump(process, stdin, started + timeout, on_line)
+            stdout, stderr = _pump(process, stdin, started + timeout, on_line, on_tick)
         except TimeoutError:
             raise CommandTimeout(
                 self.name, f"`{shlex.join(argv)}` was still running after {timeout:.0f} s and was ended"
@@ -74,9 +86,16 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _pump(
-    process: subprocess.Popen[bytes], stdin: str | None, deadline: float, on_line: Callable[[str], None] | None
+    process: subprocess.Popen[bytes],
+    stdin: str | None,
+    deadline: float,
+    on_line: Callable[[str], None] | None,
+    on_tick: Callable[[], None] | None,
 ) -> tuple[str, str]:
-    """Feed stdin and collect both outputs until the process closes them; TimeoutError at the deadline."""
+    """Feed stdin and collect both outputs until the process closes them; TimeoutError at the deadline.
+
+    A child left behind that holds them open (an ssh master, say) is waited for no longer than a tick after the process.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     out, err, partial = bytearray(), bytearray(), bytearray()
@@ -86,11 +105,18 @@ def _pump(
         selector.register(process.stderr, selectors.EVENT_READ)
         if process.stdin:
             selector.register(process.stdin, selectors.EVENT_WRITE)
+        ticked = time.monotonic()
         while selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            for key, _events in selector.select(left):
+            ready = selector.select(min(left, _TICK))
+            if not ready and process.poll() is not None:
+                break
+            if on_tick and time.monotonic() - ticked >= _TICK:
+                ticked = time.monotonic()
+                on_tick()
+            for key, _events in ready:
                 stream: IO[bytes] = key.fileobj  # type: ignore[assignment]  # registered above, always a pipe
                 if stream is process.stdin:
                     pending = _feed(stream, pending)
@@ -106,6 +132,8 @@ def _pump(
                     out += chunk
                 else:
                     err += chunk
+                    if on_tick:
+                        del err[:-_TAIL]
                     partial = _emit_lines(partial + chunk, on_line)
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
@@ -170,13 +198,17 @@ class ConnectionRunner:
         """Run argv there and wait for it; see module_utils.runner.Runner."""
         started = time.monotonic()
         command = _remote_command(argv, timeout, env, cwd)
+        watch = _Watch(timeout + _ANSWER)
         try:
             # Without in_data Ansible's ssh asks for a terminal, which mixes stdout with stderr; empty counts as without.
             answer = self._action._low_level_execute_command(
                 command, sudoable=self._become, in_data=(stdin or "\n").encode("utf-8", "surrogateescape")
             )
         except AnsibleConnectionFailure as error:
-            raise ConnectionLost(self.name, f"the connection failed: {error}") from error
+            what = f"no answer within {timeout + _ANSWER:.0f} s" if watch.bit else f"the connection failed: {error}"
+            raise ConnectionLost(self.name, what) from error
+        finally:
+            watch.over()
         seconds = time.monotonic() - started
         result = RunResult(tuple(argv), int(answer["rc"]), answer["stdout"], answer["stderr"], seconds)
         if on_line:
@@ -185,6 +217,44 @@ class ConnectionRunner:
         if result.status == _TIMED_OUT and seconds >= timeout:
             raise CommandTimeout(self.name, f"`{result.command}` was still running after {timeout:.0f} s and was ended")
         return result
+
+
+#: Seconds that an answer may take beyond the command's own time limit: connecting, becoming root, the way back.
+_ANSWER = 20.0
+
+
+class _Watch:
+    """Ends the connection's own processes when no answer comes in time.
+
+    ssh waits for ever on a link that was cut, and so does Ansible (2.19 to 2.21) on ssh. A killed ssh is a failed connection
+    to Ansible. The master of a shared connection is nobody's child, so it is not hit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.bit = False
+        self._before = _children()
+        self._timer = threading.Timer(seconds, self._bite)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def over(self) -> None:
+        self._timer.cancel()
+
+    def _bite(self) -> None:
+        self.bit = True
+        for pid in _children() - self._before:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _children() -> set[int]:
+    """Process ids of this process's children; ps where there is no Linux /proc."""
+    tasks = Path("/proc/self/task")
+    try:
+        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+    except OSError:
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
+        return {int(pid) for pid, parent in (line.split() for line in listing.splitlines()) if int(parent) == os.getpid()}
 
 
 #: coreutils timeout(1) says 124 when it ended the command.

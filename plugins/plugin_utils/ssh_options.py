@@ -7,7 +7,7 @@ import os
 import shlex
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..module_utils.errors import BadInput
@@ -85,6 +85,13 @@ class SshTarget:
     def nix_sshopts(self, *, fresh: bool = False) -> str:
         """The same options as the value of NIX_SSHOPTS, which nix ≥ 2.26 splits as a shell would."""
         return shlex.join(self.options(fresh=fresh))
+
+    def elsewhere(self) -> SshTarget:
+        """For another machine than the controller, whose keys, jump hosts and known hosts are its own."""
+        words = [f"Port={self.port}"] if self.port is not None else []
+        words += [f'User="{self.user}"'] if self.user else []
+        args = tuple(part for word in (*words, f"ConnectTimeout={self.timeout}") for part in ("-o", word))
+        return replace(self, args=args, executable="ssh")
 
     def store_url(self, program: Sequence[str] = ()) -> str:
         """The host's store for `nix copy`; program: what to run there in place of nix-daemon (words without spaces)."""

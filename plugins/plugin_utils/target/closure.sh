@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=sh
+# What a target does before and after a closure is copied to it. Run as root: sh -c "$THIS" closure.sh VERB ARGS
+#
+#   survey SYSTEM NAME MARK USER TRUSTED LIMIT   store paths on stdin, one a line
+#   finish SYSTEM NAME UNIT                      make the GC root, say whether SYSTEM is valid, end UNIT ("": none)
+#
+# NAME: the GC root's, "" to leave everything as it is (check mode). MARK: processes that carry it in their environment are left
+# over from an earlier copy of ours. USER: who logs in, where it is not root: given a nix-daemon of its own, which trusts it if
+# TRUSTED is yes, for at most LIMIT seconds. Answers are lines of `KEY VALUE`.
+set -eu
+
+PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin
+export PATH
+roots=/nix/var/nix/gcroots/flotilla
+
+root() {
+    mkdir -p "$roots"
+    ln -sfn "$1" "$roots/$2"
+    if nix-store --check-validity "$1" 2>/dev/null; then echo "rooted yes"; else echo "rooted no"; fi
+}
+
+# A copy whose link was cut leaves a nix-daemon that waits for more, and holds the lock of the path that it was writing.
+end_left_over() {
+    for file in $(grep -lsxzF "FLOTILLA_COPY=$1" /proc/[0-9]*/environ); do
+        process=${file#/proc/}
+        process=${process%/environ}
+        [ "$process" = "$$" ] || kill "$process" 2>/dev/null || true
+    done
+}
+
+own_daemon() {
+    unit=flotilla-copy-$$-$(date +%s)
+    folder=/run/flotilla/$unit
+    mkdir -p /run/flotilla
+    mkdir -m 700 "$folder"
+    chown "$2" "$folder"
+    trust=
+    [ "$3" != yes ] || trust="extra-trusted-users = $2"
+    systemd-run --quiet --collect --unit="$unit" --property=RuntimeMaxSec="$4" --property=LimitNOFILE=65536 \
+        --setenv=NIX_DAEMON_SOCKET_PATH="$folder/socket" --setenv=NIX_CONFIG="$trust" --setenv=FLOTILLA_COPY="$1" \
+        "$(command -v nix-daemon)"
+    tries=0
+    until [ -S "$folder/socket" ] || [ "$tries" -ge 100 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    echo "unit $unit"
+}
+
+survey() {
+    echo "uid $(id -u)"
+    if ! command -v nix-store >/dev/null; then
+        echo "nix none"
+        return
+    fi
+    echo "nix $(nix-store --version)"
+    echo "free $(df --output=avail -B1 /nix/store | tail -n 1 | tr -d ' ')"
+    missing=$(xargs -r nix-store --check-validity --print-invalid)
+    if [ -n "$missing" ]; then
+        printf '%s\n' "$missing" | sed 's/^/missing /'
+    fi
+    if [ -z "$2" ] || [ "$(id -u)" != 0 ]; then
+        return
+    fi
+    if [ -z "$missing" ]; then
+        root "$1" "$2"
+        return
+    fi
+    end_left_over "$3"
+    if [ -n "$4" ]; then
+        own_daemon "$3" "$4" "$5" "$6"
+    fi
+}
+
+finish() {
+    if [ -n "$2" ]; then
+        root "$1" "$2"
+    fi
+    if [ -n "$3" ]; then
+        systemctl stop "$3" 2>/dev/null || true
+        rm -rf "/run/flotilla/$3"
+    fi
+}
+
+verb=$1
+shift
+case $verb in
+survey) survey "$@" ;;
+finish) finish "$@" ;;
+*) exit 64 ;;
+esac
