@@ -18,6 +18,10 @@ from .update_group import UpdateGroup
 _SAVE = 'file=$(mktemp "${TMPDIR:-/tmp}/flotilla-lock.XXXXXX"); cat >"$file"; printf "%s\\n" "$file"'
 
 
+class NotCommitted(BadInput):
+    """The work tree has a file, but nix does not see it: it is untracked, ignored, or only added."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkTree:
     """Paths in which a work tree differs from its commit: tracked ones that were changed, and untracked ones."""
@@ -122,18 +126,20 @@ def _present(repo: git.Repository, commit: str, path: str, dirty: bool) -> bool:
 
 
 def _raise_if_unseen(repo: git.Repository, group: UpdateGroup, path: str, dirty: bool) -> None:
-    """BadInput if the work tree has the file, but not where nix looks."""
+    """NotCommitted if the work tree has the file, but not where nix looks."""
     if repo.bare:
         return
     state = git.git(repo, "status", "--porcelain=v1", "--ignored", "--untracked-files=all", "--", path).stdout[:2]
     if state == "??":
-        raise BadInput(group.name, f"{path} is not tracked by git, so nix does not see it", f"Run: git add {path} && git commit")
+        raise NotCommitted(
+            group.name, f"{path} is not tracked by git, so nix does not see it", f"Run: git add {path} && git commit"
+        )
     if state == "!!":
         what = f"{path} is ignored by git, so nix does not see it"
-        raise BadInput(group.name, what, f"Run: git add --force {path} && git commit")
+        raise NotCommitted(group.name, what, f"Run: git add --force {path} && git commit")
     if "A" in state and not dirty:
         what = f"{path} is added but not committed, and only what is committed is deployed"
-        raise BadInput(group.name, what, f"Run: git commit {path}")
+        raise NotCommitted(group.name, what, f"Run: git commit {path}")
 
 
 @contextlib.contextmanager

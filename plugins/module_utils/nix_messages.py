@@ -15,6 +15,10 @@ _BLOCK = re.compile(r"^(?P<indent> *)error:(?P<first>.*)$", re.MULTILINE)
 _CODE = re.compile(r"^\s*(\d+)?\|")
 
 
+class LockIncomplete(BadInput):
+    """The flake.nix has inputs that its lock has not, or has none at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class NixMessage:
     """The cause that nix names last, in one line, and the source positions: the cause's own, then those that led there.
@@ -73,7 +77,7 @@ _KNOWN: tuple[tuple[str, type[FlotillaError], str, str], ...] = (
     ),
     (
         r"requires lock file changes",
-        BadInput,
+        LockIncomplete,
         "the lock is not complete for its flake.nix: inputs were added or changed since it was written",
         "Lock it (flotilla_update=true, or `nix flake lock`) and commit the lock.",
     ),
