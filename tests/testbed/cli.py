@@ -8,9 +8,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from . import base, prerequisites, state
+from . import base, controller_nix, installer, prerequisites, state
 from .errors import TestbedError
 from .faults import FAULTS
 from .fleet import Fleet
@@ -26,11 +26,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("install", help="install what the testbed needs, through apt")
+    verbs.add_parser("prepare", help="install, and build what all fleets share, ahead of the first up")
     up = verbs.add_parser("up", help="have hosts up, whatever state a killed run has left")
     up.add_argument("hosts", nargs="*", help="names; without any, the hosts that the fleet has")
     up.add_argument("--count", type=int, default=0, help="instead of names: host1 to hostN")
     up.add_argument("--fresh", action="store_true", help="replace hosts that are up already")
-    verbs.add_parser("down", help="leave nothing of the fleet")
+    down = verbs.add_parser("down", help="leave nothing of the fleet")
+    down.add_argument("--all", action="store_true", help="nor of any other fleet on this machine")
     verbs.add_parser("status", help="how the hosts are").add_argument("--json", action="store_true")
     ssh = verbs.add_parser("ssh", help="a shell on a host, or one command there")
     ssh.add_argument("--user", default="root", choices=("root", "deploy", "operator"))
@@ -69,8 +71,11 @@ def _do(options: argparse.Namespace, fleet: Fleet) -> int:
             if not named:
                 raise TestbedError(f"fleet {fleet.name}", "it has no hosts yet", "Name them, or give --count.")
             fleet.up(named, fresh=options.fresh)
+        case "prepare":
+            _prepare(fleet.say)
         case "down":
-            fleet.down()
+            for name in state.all_fleets() if options.all else [fleet.name]:
+                Fleet(name).down()
         case "status":
             _show_status(fleet, options.json)
         case "ssh":
@@ -96,6 +101,14 @@ def _show_status(fleet: Fleet, as_json: bool) -> None:
     for host in status:
         power = "on" if host.on else "off"
         print(f"{host.name:20} {host.address:15} {power:4} {'answers' if host.answers else 'silent':8} {host.system or '-'}")
+
+
+def _prepare(say: Callable[[str], None]) -> None:
+    prerequisites.install()
+    prerequisites.check()
+    with locked(EVERYTHING, timeout=1800):
+        root = base.ensure(say)
+        installer.ensure(root, controller_nix.ensure(root), say)
 
 
 def _clean() -> None:
