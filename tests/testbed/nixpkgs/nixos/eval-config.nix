@@ -25,7 +25,7 @@ let
     ./modules/specialisation.nix
     ./modules/toplevel.nix
   ]
-  ++ map (name: ./defects + "/${name}.nix") release.modules;
+  ++ map (name: ./releases + "/${name}.nix") release.modules;
   evaluate =
     extra:
     let

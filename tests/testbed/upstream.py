@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The testbed's upstream: a git repository of the stand-in nixpkgs, with releases as tags and branches that move."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent / "nixpkgs"
+BRANCHES = ("nixos-unstable", "nixos-25.05")
+INSTALLER = "25.05.1"
+NEWEST_GOOD = "25.05.3"
+
+BASE: dict[str, str] = {
+    "bash": "5.2p37",
+    "cacert": "3.108",
+    "coreutils": "9.6",
+    "curl": "8.13.0",
+    "dbus": "1.14.10",
+    "dbus-broker": "36",
+    "glibc": "2.40-66",
+    "hello": "2.12.1",
+    "kmod": "31",
+    "linux": "6.12.30",
+    "linux-firmware": "20250509",
+    "linux-lts": "6.6.92",
+    "nginx": "1.28.0",
+    "nix": "2.28.3",
+    "openssh": "10.0p1",
+    "openssl": "3.4.1",
+    "postgresql": "16.8",
+    "systemd": "257.5",
+    "tzdata": "2025b",
+    "util-linux": "2.41",
+    "zlib": "1.3.1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release: what it changes against its parent, and why one would want it."""
+
+    name: str
+    date: str
+    summary: str
+    parent: str | None = None
+    version: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    slow: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def _bad(name: str, summary: str, *, broken: tuple[str, ...] = (), module: bool = True) -> Release:
+    hello = {"hello": f"2.12.3-{name}"}
+    modules = (name,) if module else ()
+    return Release(name, "2026-11-18", summary, NEWEST_GOOD, f"25.05.3.{name}", hello, modules, broken)
+
+
+RELEASES: tuple[Release, ...] = (
+    Release(INSTALLER, "2026-10-05", "the first one; a fresh testbed host runs it"),
+    Release(
+        "25.05.2",
+        "2026-10-19",
+        "userland: glibc, openssl, curl, nginx, hello; same kernel",
+        INSTALLER,
+        packages={"glibc": "2.40-70", "openssl": "3.4.2", "curl": "8.14.1", "nginx": "1.28.1", "hello": "2.12.2"},
+    ),
+    Release(
+        "25.05.3",
+        "2026-11-02",
+        "userland again, and systemd, which re-executes itself",
+        "25.05.2",
+        packages={"systemd": "257.7", "nix": "2.28.5", "tzdata": "2025c", "hello": "2.12.3"},
+    ),
+    Release(
+        "docs-only",
+        "2026-11-04",
+        "the revision moves and no system changes",
+        "25.05.3",
+        version="25.05.3",
+        files={"doc/manual.md": "# The manual\n\nNow with fewer typing errors.\n"},
+    ),
+    Release(
+        "25.05.4",
+        "2026-11-09",
+        "a new kernel: a reboot is needed to run it",
+        "25.05.3",
+        packages={"linux": "6.12.34", "linux-lts": "6.6.95", "linux-firmware": "20250613", "openssl": "3.4.3"},
+    ),
+    Release(
+        "25.05.5",
+        "2026-11-16",
+        "userland after the kernel",
+        "25.05.4",
+        packages={"curl": "8.15.0", "nginx": "1.28.2", "openssh": "10.0p2"},
+    ),
+    Release(
+        "25.11.1",
+        "2026-11-20",
+        "a switch inhibitor (dbus → broker): switch and test answer 1, boot and a reboot do it",
+        "25.05.5",
+        packages={"systemd": "258.2", "glibc": "2.42-5"},
+        modules=("dbus-broker",),
+    ),
+    Release(
+        "26.05.1",
+        "2026-11-22",
+        "another init interface: switch and test answer 100, reboot needed",
+        "25.11.1",
+        packages={"systemd": "260.1"},
+        modules=("dbus-broker", "init-interface"),
+    ),
+    Release(
+        "slow-build",
+        "2026-11-17",
+        "good, but curl compiles for 20 seconds",
+        NEWEST_GOOD,
+        version="25.05.3.slow-build",
+        packages={"curl": "8.14.2"},
+        slow={"curl": 20},
+    ),
+    _bad("bad-unit", "a oneshot unit fails to start: status 4"),
+    _bad("bad-late-unit", "a unit starts and fails 3 s later: status 0, health finds it"),
+    _bad("bad-sshd", "sshd does not survive its restart: status 4, no new connection"),
+    _bad("bad-sshd-port", "sshd restarts on port 2222: status 0, no new connection"),
+    _bad("bad-network", "the link loses its address: status 0, host gone"),
+    _bad("bad-activation", "an activation snippet fails: status 2"),
+    _bad("bad-hang", "an activation snippet never ends"),
+    _bad("bad-check", "a pre-switch check refuses switch, test and boot: status 1"),
+    _bad("bad-boot", "good when switched to; booted, it stops sshd and has a failed unit"),
+    _bad("bad-eval", "evaluation error on every host (attribute missing)"),
+    _bad("bad-assertion", "failed assertion, on hosts with services.postgresql only"),
+    _bad("bad-build", "curl does not build: every host", broken=("curl",), module=False),
+    _bad("bad-build-nginx", "nginx does not build: hosts with services.nginx only", broken=("nginx",), module=False),
+)
+
+
+class UnknownRelease(ValueError):
+    """There is no release of that name."""
+
+
+def find(name: str) -> Release:
+    """The release of that name; UnknownRelease with the names there are."""
+    for release in RELEASES:
+        if release.name == name:
+            return release
+    raise UnknownRelease(f"{name}: no such release. There are: {', '.join(r.name for r in RELEASES)}")
+
+
+def packages(release: Release) -> dict[str, str]:
+    """Package versions: the first release's, changed by each one down to this."""
+    inherited = packages(find(release.parent)) if release.parent else BASE
+    return {**inherited, **release.packages}
+
+
+def manifest(release: Release) -> dict[str, object]:
+    """What the stand-in reads as release.json."""
+    return {
+        "version": release.version or release.name,
+        "builder": f"{platform.machine()}-linux",
+        "packages": packages(release),
+        "modules": list(release.modules),
+        "broken": list(release.broken),
+        "slow": dict(release.slow),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The repository at `path` (bare); its URL is what a flake's input names."""
+
+    path: Path
+
+    def url(self, branch: str = BRANCHES[0]) -> str:
+        return f"git+file://{self.path}?ref={branch}"
+
+    def git(self, *args: str, env: Mapping[str, str] | None = None) -> str:
+        argv = ["git", "--git-dir", str(self.path), *args]
+        return subprocess.run(
+            argv, check=True, stdout=subprocess.PIPE, text=True, timeout=60, env=_environment() | dict(env or {})
+        ).stdout.strip()
+
+    def revision(self, name: str) -> str:
+        """The commit of a tag or branch."""
+        return self.git("rev-parse", "--verify", f"{name}^{{commit}}")
+
+    def current(self, branch: str = BRANCHES[0]) -> str:
+        """The release that a branch points at."""
+        return self.git("describe", "--tags", "--exact-match", f"refs/heads/{branch}")
+
+    def release(self, name: str, branches: tuple[str, ...] = (BRANCHES[0],)) -> str:
+        """Moves the branches to the release; gives its revision."""
+        revision = self.revision(f"refs/tags/{find(name).name}")
+        for branch in branches:
+            self.git("update-ref", f"refs/heads/{branch}", revision)
+        return revision
+
+
+def create(path: Path, *, first: str = INSTALLER) -> Upstream:
+    """Makes or updates the repository: every release has its tag; branches that exist stay where they are.
+
+    Commits are functions of the sources alone, so the same sources give the same revisions. When a source has changed,
+    the tags move, and the branches with them.
+    """
+    upstream = Upstream(path.resolve())
+    if not (path / "HEAD").exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["git", "init", "--quiet", "--bare", "--initial-branch", BRANCHES[0], str(path)], check=True, env=_environment()
+        )
+    standing = {branch: name for branch in BRANCHES if (name := _standing(upstream, branch))}
+    for release in RELEASES:
+        _tag(upstream, release)
+    for branch in BRANCHES:
+        upstream.release(standing.get(branch, first), (branch,))
+    return upstream
+
+
+def installer(path: Path, *, release: str = INSTALLER, system: str | None = None) -> Path:
+    """Builds the minimal system that a fresh host runs; nix must be on PATH. `path` is the upstream's repository."""
+    upstream = create(path)
+    with tempfile.TemporaryDirectory(prefix="flotilla-installer-") as folder:
+        flake = Path(folder) / "flake.nix"
+        flake.write_text(_INSTALLER_FLAKE % (upstream.url(release_ref(release)), system or f"{platform.machine()}-linux"))
+        argv = ["nix", "build", "--no-link", "--print-out-paths", "--no-write-lock-file"]
+        argv.append(f"path:{folder}#nixosConfigurations.installer.config.system.build.toplevel")
+        done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
+    return Path(done.stdout.strip())
+
+
+def release_ref(name: str) -> str:
+    """A release as a git reference for a flake's URL."""
+    return f"refs/tags/{find(name).name}"
+
+
+_INSTALLER_FLAKE = """{
+  inputs.nixpkgs.url = "%s";
+  outputs = { self, nixpkgs }: {
+    nixosConfigurations.installer = nixpkgs.lib.nixosSystem {
+      system = "%s";
+      modules = [ { networking.hostName = "installer"; services.nscd.enable = false; } ];
+    };
+  };
+}
+"""
+
+
+def _environment() -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return clean | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def _standing(upstream: Upstream, branch: str) -> str | None:
+    try:
+        return find(upstream.current(branch)).name
+    except (subprocess.CalledProcessError, UnknownRelease):
+        return None
+
+
+def _tag(upstream: Upstream, release: Release) -> None:
+    commit = upstream.git(
+        "commit-tree", _tree(upstream, release), *_parent(upstream, release), "-m", _subject(release), env=_dated(release)
+    )
+    upstream.git("update-ref", f"refs/tags/{release.name}", commit)
+
+
+def _tree(upstream: Upstream, release: Release) -> str:
+    with tempfile.TemporaryDirectory(prefix="flotilla-upstream-") as folder:
+        work = Path(folder) / "work"
+        shutil.copytree(SOURCE, work)
+        (work / "release.json").write_text(json.dumps(manifest(release), indent=2, sort_keys=True) + "\n")
+        for name, text in release.files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_text(text)
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        upstream.git("--work-tree", str(work), "add", "--all", "--force", ".", env=index)
+        return upstream.git("write-tree", env=index)
+
+
+def _parent(upstream: Upstream, release: Release) -> list[str]:
+    return ["-p", upstream.revision(f"refs/tags/{release.parent}")] if release.parent else []
+
+
+def _subject(release: Release) -> str:
+    return f"{release.name}: {release.summary}"
+
+
+def _dated(release: Release) -> dict[str, str]:
+    moment = datetime.fromisoformat(release.date).replace(hour=12, tzinfo=UTC)
+    stamp = f"{int(moment.timestamp())} +0000"
+    return {
+        "GIT_AUTHOR_NAME": "Stand-in nixpkgs",
+        "GIT_AUTHOR_EMAIL": "nixpkgs@testbed.invalid",
+        "GIT_AUTHOR_DATE": stamp,
+        "GIT_COMMITTER_NAME": "Stand-in nixpkgs",
+        "GIT_COMMITTER_EMAIL": "nixpkgs@testbed.invalid",
+        "GIT_COMMITTER_DATE": stamp,
+    }
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="upstream.py", description=__doc__)
+    parser.add_argument("repository", type=Path)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("create", help="make or update the repository")
+    commands.add_parser("list", help="the releases, and where the branches are")
+    commands.add_parser("installer", help="build a fresh host's system and print its path")
+    move = commands.add_parser("release", help="move a branch to a release")
+    move.add_argument("name")
+    move.add_argument("--branch", action="append", choices=BRANCHES, help=f"default: {BRANCHES[0]}")
+    options = parser.parse_args(argv)
+    try:
+        _run(options)
+    except UnknownRelease as unknown:
+        print(unknown, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "installer":
+        print(installer(options.repository))
+        return
+    upstream = create(options.repository) if options.command == "create" else Upstream(options.repository.resolve())
+    if options.command == "release":
+        print(upstream.release(options.name, tuple(options.branch or BRANCHES[:1])))
+        return
+    for release in RELEASES:
+        here = [branch for branch in BRANCHES if upstream.revision(branch) == upstream.revision(f"refs/tags/{release.name}")]
+        print(f"{release.name:16} {release.date}  {release.summary}{'  ← ' + ', '.join(here) if here else ''}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
