@@ -22,6 +22,8 @@ STRATEGIES: Mapping[str, Mapping[str, str]] = {
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _PATH_PART = re.compile(r"[A-Za-z0-9_.+@-]+")
+_INPUT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.'-]*")
+_BRANCH_PART = re.compile(r"[A-Za-z0-9_+@=#%][A-Za-z0-9_.+@=#%-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,40 @@ def checked_path(field: str, path: str) -> str:
     return "/".join(parts) or "."
 
 
+def checked_input(name: str) -> str:
+    """An input's name, or the path to a nested one (`home-manager/nixpkgs`), safe on a command line; BadInput otherwise."""
+    if not all(_INPUT.fullmatch(part) for part in name.split("/")):
+        raise BadInput(
+            f"input {name!r}",
+            "this is not the name of an input",
+            "Use the name that flake.nix has under `inputs`; with slashes for a nested one, as in home-manager/nixpkgs.",
+        )
+    return name
+
+
+def checked_branch(name: str) -> str:
+    """A branch's short name that git takes; BadInput otherwise."""
+    parts = name.split("/")
+    if not all(_BRANCH_PART.fullmatch(p) and ".." not in p and not p.endswith((".", ".lock")) for p in parts) or name == "HEAD":
+        raise BadInput(
+            f"branch {name!r}",
+            "this is not the name of a branch",
+            "Give its short name, such as main, of letters, digits and `_.+@=#%-`, not beginning with a dash or dot.",
+        )
+    return name
+
+
+def checked_repo(path: str) -> str:
+    """An absolute path to a repository; BadInput otherwise."""
+    if not path.startswith("/") or ".." in path.split("/") or any(ord(c) < 32 for c in path):
+        raise BadInput(
+            f"repository {path!r}",
+            "this is not the absolute path of a repository on the builder",
+            "Give it from the root on and without `..`, as in /srv/fleet.",
+        )
+    return path.rstrip("/") or "/"
+
+
 def update_group(
     name: str,
     repo: str,
@@ -97,12 +133,13 @@ def update_group(
     for member in members:
         checked_name("host", member.name)
         checked_name("flake attribute", member.attribute)
+    on_branch = branch or preset.get("branch")
     return UpdateGroup(
         name=name,
-        repo=repo,
-        branch=branch if branch is not None else preset.get("branch"),
+        repo=checked_repo(repo),
+        branch=checked_branch(on_branch) if on_branch else None,
         flake=where,
         lock=checked_path("lock", lock if lock is not None else default_lock),
-        inputs=tuple(inputs) if inputs is not None else None,
+        inputs=tuple(map(checked_input, inputs)) if inputs is not None else None,
         members=tuple(members),
     )

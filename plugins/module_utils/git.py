@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: git's command lines, one function per verb. Facts hold for git 2.38 and newer.
+
+Objects and refs are made by plumbing: the user's index and work tree are touched by `fast_forward` alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import BadInput, CommandFailed
+from .runner import QUICK, Runner, RunResult, checked
+
+#: Seconds for a push.
+_NETWORK = 300.0
+_ENV = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+#: For update-ref: the ref must not be there yet.
+_ZERO = "0" * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A git repository on a runner's machine, and the update group that messages are about.
+
+    path: top of the work tree, or the bare repository. git_dir: what its work trees share.
+    """
+
+    runner: Runner
+    subject: str
+    path: str
+    git_dir: str
+    bare: bool
+    shallow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyFile:
+    """A file that differs from the commit that is checked out. state: untracked, ignored, conflicted, or changed (staged or not)."""
+
+    path: str
+    state: str
+
+
+def git(
+    repo: Repository,
+    *words: str,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = QUICK,
+    cwd: str | None = None,
+) -> RunResult:
+    """Run a git command in the repository (cwd: another work tree of it) and return whatever it ends with."""
+    argv = ["git", "-C", cwd or repo.path, *words]
+    return repo.runner.run(argv, stdin=stdin, env={**_ENV, **(env or {})}, timeout=timeout)
+
+
+def _out(result: RunResult, repo: Repository, what: str) -> str:
+    return checked(result, repo.subject, what).stdout.rstrip("\n")
+
+
+def open_repository(runner: Runner, path: str, subject: str) -> Repository:
+    """The repository at a path; BadInput with the fix if there is none, or git refuses it because of its owner."""
+    facts = ("--is-bare-repository", "--is-shallow-repository", "--path-format=absolute", "--git-common-dir")
+    result = runner.run(["git", "-C", path, "rev-parse", *facts], env=_ENV)
+    if result.status != 0:
+        raise _unusable(result, runner, path, subject)
+    bare, shallow, git_dir = result.stdout.splitlines()[:3]
+    top = (
+        git_dir
+        if bare == "true"
+        else runner.run(["git", "-C", path, "rev-parse", "--show-toplevel"], env=_ENV).stdout.rstrip("\n")
+    )
+    return Repository(runner, subject, top or path, git_dir, bare == "true", shallow == "true")
+
+
+def _unusable(result: RunResult, runner: Runner, path: str, subject: str) -> Exception:
+    if result.status == 127:
+        return BadInput(subject, f"there is no git on {runner.name}", "Install git there.")
+    if "dubious ownership" in result.stderr:
+        return BadInput(
+            subject,
+            f"the repository {path} belongs to another user, and git and nix refuse such repositories",
+            f"Run as its owner, or allow it: git config --global --add safe.directory {path}",
+        )
+    if "not a git repository" in result.stderr or "cannot change to" in result.stderr:
+        return BadInput(
+            subject, f"{path} on {runner.name} is not a git repository", "Name the fleet's repository in flotilla_repo."
+        )
+    return CommandFailed(subject, f"git cannot use {path}: {result.stderr.strip()}", result=result)
+
+
+def require_identity(repo: Repository) -> None:
+    """BadInput if git does not know in whose name to commit there."""
+    if git(repo, "var", "GIT_COMMITTER_IDENT").status != 0 or git(repo, "var", "GIT_AUTHOR_IDENT").status != 0:
+        raise BadInput(
+            repo.subject,
+            f"git on {repo.runner.name} does not know in whose name to commit",
+            "Set it there: git config --global user.name NAME; git config --global user.email ADDRESS",
+        )
+
+
+def current_branch(repo: Repository) -> str | None:
+    """The branch that HEAD names; None for a detached HEAD."""
+    result = git(repo, "symbolic-ref", "--quiet", "--short", "HEAD")
+    return result.stdout.rstrip("\n") if result.status == 0 else None
+
+
+def commit_of(repo: Repository, revision: str) -> str | None:
+    """The commit that a ref or revision names; None if there is none."""
+    result = git(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return result.stdout.rstrip("\n") if result.status == 0 else None
+
+
+def branch_head(repo: Repository, branch: str | None) -> str:
+    """The commit of a branch (None: of HEAD); BadInput that names the branches there are if there is no such."""
+    if commit := commit_of(repo, f"refs/heads/{branch}" if branch else "HEAD"):
+        return commit
+    if branch is None:
+        raise BadInput(repo.subject, f"the repository {repo.path} has no commit yet", "Commit the fleet's files first.")
+    there = _out(git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads"), repo, "listing branches failed").split()
+    raise BadInput(
+        repo.subject,
+        f"the repository {repo.path} has no branch {branch!r}",
+        f"It has {', '.join(there) or 'none'}. Make the branch, or name another in flotilla_branch.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a commit."""
+
+    mode: str
+    blob: str
+
+
+def entries(repo: Repository, commit: str, paths: Sequence[str]) -> dict[str, Entry]:
+    """Those of the paths that are files in a commit."""
+    listed = _out(git(repo, "ls-tree", "-z", commit, "--", *paths), repo, f"reading commit {commit} failed")
+    found = {}
+    for line in filter(None, listed.split("\0")):
+        facts, path = line.split("\t", 1)
+        mode, kind, blob = facts.split()
+        if kind == "blob":
+            found[path] = Entry(mode, blob)
+    return found
+
+
+def flake_dirs(repo: Repository, commit: str) -> tuple[str, ...]:
+    """Directories of a commit that have a flake.nix."""
+    listed = _out(git(repo, "ls-tree", "-r", "-z", "--name-only", commit), repo, f"reading commit {commit} failed")
+    return tuple(p.rpartition("/")[0] or "." for p in listed.split("\0") if p.rpartition("/")[2] == "flake.nix")
+
+
+def show(repo: Repository, blob: str) -> str:
+    """A blob's text."""
+    return checked(git(repo, "cat-file", "blob", blob), repo.subject, f"reading {blob} failed").stdout
+
+
+def dirty_files(repo: Repository, worktree: str, paths: Sequence[str] = (), *, ignored: bool = False) -> tuple[DirtyFile, ...]:
+    """Files of a work tree that differ from what is checked out, of all or of some paths; ignored: those that git ignores too."""
+    words = [
+        "status",
+        "--porcelain=v1",
+        "-z",
+        "--untracked-files=all",
+        "--no-renames",
+        *(["--ignored=matching"] if ignored else []),
+    ]
+    result = git(repo, *words, "--", *paths, cwd=worktree)
+    listed = checked(result, repo.subject, "looking for uncommitted changes failed").stdout
+    return tuple(DirtyFile(line[3:], _state(line[:2])) for line in listed.split("\0") if line)
+
+
+_STATES = {"??": "untracked", "!!": "ignored"}
+
+
+def _state(code: str) -> str:
+    if code in _STATES:
+        return _STATES[code]
+    return "conflicted" if "U" in code or code in ("AA", "DD") else "changed"
+
+
+def tree_with(repo: Repository, base: str, path: str, text: str, scratch: str) -> str:
+    """The tree of `base` (a commit or tree) with one file replaced or added.
+
+    scratch: a directory on the runner's machine for the temporary index.
+    """
+    blob = _out(git(repo, "hash-object", "-w", "--stdin", stdin=text), repo, "storing the lock failed")
+    env = {"GIT_INDEX_FILE": f"{scratch}/index"}
+    checked(git(repo, "read-tree", base, env=env), repo.subject, f"reading {base} failed")
+    entry = f"100644,{blob},{path}"
+    checked(git(repo, "update-index", "--add", "--cacheinfo", entry, env=env), repo.subject, "adding the lock failed")
+    return _out(git(repo, "write-tree", env=env), repo, "writing the tree failed")
+
+
+def commit_tree(repo: Repository, tree: str, parents: Sequence[str], message: str) -> str:
+    """A new commit of a tree, which no ref names yet."""
+    words = [word for parent in parents for word in ("-p", parent)]
+    return _out(git(repo, "commit-tree", tree, *words, "-F", "-", stdin=message), repo, "making the commit failed")
+
+
+def tree_of(repo: Repository, commit: str) -> str:
+    """The tree of a commit."""
+    return _out(git(repo, "rev-parse", "--verify", f"{commit}^{{tree}}"), repo, f"reading commit {commit} failed")
+
+
+def parents_of(repo: Repository, commit: str) -> tuple[str, ...]:
+    """The parents of a commit."""
+    return tuple(_out(git(repo, "rev-parse", f"{commit}^@"), repo, f"reading commit {commit} failed").split())
+
+
+def message_of(repo: Repository, commit: str) -> str:
+    """The whole message of a commit."""
+    return _out(git(repo, "show", "--no-patch", "--format=%B", commit), repo, f"reading commit {commit} failed")
+
+
+def changed_paths(repo: Repository, old: str, new: str) -> tuple[str, ...]:
+    """Files that differ between two commits."""
+    listed = _out(git(repo, "diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new), repo, "comparing commits failed")
+    return tuple(filter(None, listed.split("\0")))
+
+
+def is_ancestor(repo: Repository, old: str, new: str) -> bool:
+    """Whether the history of `new` holds `old`, which may be `new` itself."""
+    result = git(repo, "merge-base", "--is-ancestor", old, new)
+    if result.status not in (0, 1):
+        checked(result, repo.subject, "comparing histories failed")
+    return result.status == 0
+
+
+def merge_base(repo: Repository, one: str, two: str) -> str:
+    """The best common ancestor of two commits."""
+    return _out(git(repo, "merge-base", one, two), repo, f"commits {one} and {two} have no history in common")
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What a merge gives: its tree, and the paths in conflict (with none, the tree is good)."""
+
+    tree: str
+    conflicts: tuple[str, ...]
+
+
+def merge_tree(repo: Repository, ours: str, theirs: str) -> Merge:
+    """Merge two commits without a work tree."""
+    result = git(repo, "merge-tree", "--write-tree", "--name-only", "--no-messages", "-z", ours, theirs)
+    if result.status not in (0, 1):
+        checked(result, repo.subject, "merging failed")
+    tree, *conflicts = filter(None, result.stdout.split("\0"))
+    return Merge(tree.strip(), tuple(conflicts))
+
+
+def update_ref(repo: Repository, ref: str, new: str, old: str | None, why: str) -> bool:
+    """Compare and swap: let a ref name `new` if it names `old` (None: if it is not there). False if it does not."""
+    result = git(repo, "update-ref", "-m", why, ref, new, old or _ZERO)
+    if result.status != 0 and not re.search(r"cannot lock ref|but expected|reference already exists", result.stderr):
+        checked(result, repo.subject, f"writing {ref} failed")
+    return result.status == 0
+
+
+def delete_ref(repo: Repository, ref: str, old: str) -> None:
+    """Delete a ref if it still names `old`."""
+    result = git(repo, "update-ref", "-d", ref, old)
+    if result.status != 0 and commit_of(repo, ref) == old:
+        checked(result, repo.subject, f"deleting {ref} failed")
+
+
+def worktree_of(repo: Repository, branch: str) -> str | None:
+    """The work tree that has a branch checked out; None if none has."""
+    listed = _out(git(repo, "worktree", "list", "--porcelain", "-z"), repo, "listing work trees failed")
+    path = ""
+    for line in listed.split("\0"):
+        key, _, value = line.partition(" ")
+        if key == "worktree":
+            path = value
+        elif key == "branch" and value == f"refs/heads/{branch}":
+            return path
+    return None
+
+
+def fast_forward(repo: Repository, worktree: str, commit: str) -> RunResult:
+    """Bring a work tree's branch, index and files to a commit on top of it; git refuses if that would lose local changes."""
+    words = ("-c", "merge.autoStash=false", "merge", "--ff-only", "--no-stat", "--quiet", commit)
+    # Not with GIT_OPTIONAL_LOCKS=0 alone: this one must take the index's lock, and does.
+    return git(repo, *words, cwd=worktree)
+
+
+def push_target(repo: Repository, branch: str) -> tuple[str, str]:
+    """The remote that a branch is pushed to and the ref there, as git itself would choose."""
+    tracked = _config(repo, f"branch.{branch}.remote")
+    remote = _config(repo, f"branch.{branch}.pushRemote") or _config(repo, "remote.pushDefault") or tracked or "origin"
+    merge = _config(repo, f"branch.{branch}.merge")
+    return remote, merge if merge and remote == tracked else f"refs/heads/{branch}"
+
+
+def _config(repo: Repository, key: str) -> str:
+    return git(repo, "config", "--get", key).stdout.rstrip("\n")
+
+
+def push(repo: Repository, remote: str, commit: str, ref: str) -> RunResult:
+    """Push a commit to a ref of a remote, which refuses if the ref has anything that the commit has not."""
+    return git(repo, "push", "--quiet", remote, f"{commit}:{ref}", timeout=_NETWORK)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: a lock's changes in words: the commit's message, and the text of a diff."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .lockfile import Change, Lock, Pin, pin_of, pins, resolve
+
+#: Where a subject gets too long for git log.
+_WIDTH = 72
+
+
+def subject_line(group: str, changes: Sequence[Change], *, first: bool = False) -> str:
+    """`sbcs: nixpkgs 2026-11-02 → 2026-11-20`; the flake's own inputs, unless only nested ones moved."""
+    if first:
+        return f"{group}: lock the inputs"
+    own = [change for change in changes if "/" not in change.input] or list(changes)
+    if not own:
+        return f"{group}: lock what flake.nix says"
+    line = f"{group}: {', '.join(map(_brief, own))}"
+    if len(line) <= _WIDTH:
+        return line
+    names = [change.input for change in own]
+    line = f"{group}: update {', '.join(names)}"
+    return line if len(line) <= _WIDTH else f"{group}: update {names[0]} and {len(names) - 1} more inputs"
+
+
+def whole_message(group: str, changes: Sequence[Change], *, first: bool = False) -> str:
+    """The subject, and for each input the old and new revision and a page that compares them."""
+    parts = [subject_line(group, changes, first=first), *("\n".join(_paragraph(change)) for change in changes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _brief(change: Change) -> str:
+    old, new = change.old, change.new
+    if new is None:
+        return f"{change.input} dropped"
+    if old is None:
+        return f"{change.input} added"
+    before, after = old.date, new.date
+    if before is None or after is None or before == after:
+        before, after = _short(old), _short(new)
+    return f"{change.input} {before} → {after}" if before and after and before != after else change.input
+
+
+def _short(pin: Pin) -> str | None:
+    return pin.rev[:7] if pin.rev else None
+
+
+def _paragraph(change: Change) -> list[str]:
+    lines = [f"{change.input}:"]
+    if change.old:
+        lines.append(f"  from {_full(change.old)}")
+    if change.new:
+        lines.append(f"  to   {_full(change.new)}")
+    return [*lines, *([f"  {change.compare}"] if change.compare else [])]
+
+
+def _full(pin: Pin) -> str:
+    """A pin in one line: where it comes from, its ref, its revision (or hash), its day."""
+    ref = f" {pin.ref}" if pin.ref else ""
+    what = pin.rev or pin.nar_hash
+    return f"{pin.url}{ref}{f' {what}' if what else ''}{f' ({pin.date})' if pin.date else ''}"
+
+
+def pins_text(lock: Lock | None, changes: Sequence[Change]) -> str:
+    """The pins of the flake's own inputs and of those nested ones that change, a line for each."""
+    if lock is None:
+        return ""
+    found = pins(lock)
+    for change in changes:
+        key = resolve(lock, change.input.split("/"))
+        if key is not None:
+            found[change.input] = pin_of(lock.nodes[key])
+    return "".join(f"{name}: {_full(pin)}\n" for name, pin in sorted(found.items()))

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: flake.lock as values: pins, what an input reaches, and what differs between two locks.
+
+Format facts: nix's `lockfile.cc`; nix 2.26 to 2.34 read versions 5 to 7 and write 7.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import unquote
+
+from .errors import BadInput
+
+VERSIONS = (5, 6, 7)
+#: First bytes of a file that git-crypt has not unlocked.
+_GIT_CRYPT = "\0GITCRYPT\0"
+_CONFLICT = ("<<<<<<< ", "=======\n", ">>>>>>> ", "%%%%%%% ", "||||||| ")
+
+#: An input as the names that lead to it from the root: ("nixpkgs",), or ("home-manager", "nixpkgs") for a nested one.
+InputPath = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the graph. inputs: name → key of a node, or the path from the root that it follows (`()` is the root itself).
+
+    Attributes of `locked` and `original` are those of a flake reference.
+    """
+
+    inputs: Mapping[str, str | InputPath]
+    locked: Mapping[str, Any]
+    original: Mapping[str, Any]
+    flake: bool = True
+    parent: InputPath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock file's graph. `raw` is its JSON, with the keys in the file's order."""
+
+    version: int
+    root: str
+    nodes: Mapping[str, Node]
+    raw: Mapping[str, Any]
+
+    def to_text(self) -> str:
+        """The file as nix writes it: byte-identical for a file that nix wrote."""
+        return json.dumps(self.raw, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What an input is locked to. Any field may be missing in a lock: relative paths have none of the last three.
+
+    url: the flake reference without a revision, such as github:NixOS/nixpkgs. last_modified: Unix seconds.
+    """
+
+    url: str
+    rev: str | None
+    ref: str | None
+    last_modified: int | None
+    nar_hash: str | None
+
+    @property
+    def date(self) -> str | None:
+        """Day of the pinned revision in UTC, as 2026-11-02; None where the lock has none (0 and 1 are placeholders)."""
+        if self.last_modified is None or self.last_modified <= 1:
+            return None
+        return datetime.fromtimestamp(self.last_modified, timezone.utc).strftime("%Y-%m-%d")
+
+    def age(self, now: float) -> float | None:
+        """Days from the pinned revision to `now` (Unix seconds); None where the lock has no date."""
+        return None if self.date is None else (now - float(self.last_modified or 0)) / 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An input that two locks pin differently. old None: it is new; new None: it is gone. compare: a page that shows it."""
+
+    input: str
+    old: Pin | None
+    new: Pin | None
+    compare: str | None
+
+
+def parse_lock(text: str, subject: str, path: str) -> Lock:
+    """The lock in a file's text; BadInput that says what is wrong with it. subject: the update group; path: for the message."""
+    raw = _json(text, subject, path)
+    version = raw.get("version")
+    if version not in VERSIONS or isinstance(version, bool):
+        raise BadInput(
+            subject,
+            f"the lock {path} has version {version!r}, and only {VERSIONS[0]} to {VERSIONS[-1]} can be read",
+            "Write it again with a current nix: delete it, run `nix flake lock`, and commit.",
+        )
+    nodes, root = raw.get("nodes"), raw.get("root")
+    if not isinstance(nodes, dict) or not isinstance(root, str) or root not in nodes:
+        raise _broken(subject, path, "it has no root node")
+    lock = Lock(version, root, {key: _node(node, key, subject, path) for key, node in nodes.items()}, raw)
+    _check_edges(lock, subject, path)
+    return lock
+
+
+def _json(text: str, subject: str, path: str) -> dict[str, Any]:
+    if not text.strip():
+        raise BadInput(subject, f"the lock {path} is empty", "Bring the last good one back: git checkout COMMIT -- FILE.")
+    if text.startswith(_GIT_CRYPT):
+        raise BadInput(
+            subject, f"the lock {path} is encrypted by git-crypt, and nix cannot read it", "Leave lock files out of git-crypt."
+        )
+    if any(line.startswith(_CONFLICT) for line in text.splitlines(keepends=True)):
+        raise BadInput(
+            subject,
+            f"the lock {path} has a merge conflict in it",
+            "Take one side (git checkout --ours or --theirs), update the inputs again, and commit.",
+        )
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _broken(subject, path, f"it is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise _broken(subject, path, "it is not a JSON object")
+    return raw
+
+
+def _broken(subject: str, path: str, why: str) -> BadInput:
+    return BadInput(
+        subject, f"the lock {path} cannot be read: {why}", "Bring the last good one back, or delete it and lock again."
+    )
+
+
+def _node(raw: Any, key: str, subject: str, path: str) -> Node:
+    if not isinstance(raw, dict):
+        raise _broken(subject, path, f"node {key!r} is not an object")
+    inputs: dict[str, str | InputPath] = {}
+    for name, edge in _object(raw, "inputs").items():
+        if isinstance(edge, str):
+            inputs[name] = edge
+        elif isinstance(edge, list) and all(isinstance(part, str) for part in edge):
+            inputs[name] = tuple(edge)
+        else:
+            raise _broken(subject, path, f"input {name!r} of node {key!r} is neither a node nor a path")
+    parent = raw.get("parent")
+    # Version 5 has narHash and lastModified in `info`.
+    locked = {**_object(raw, "info"), **_object(raw, "locked")}
+    return Node(
+        inputs,
+        locked,
+        _object(raw, "original"),
+        raw.get("flake") is not False,
+        tuple(parent) if isinstance(parent, list) else None,
+    )
+
+
+def _object(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = raw.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _check_edges(lock: Lock, subject: str, path: str) -> None:
+    """Every edge leads to a node, and the tree of direct edges has an end."""
+    for key, node in lock.nodes.items():
+        for name, edge in node.inputs.items():
+            if isinstance(edge, str) and edge not in lock.nodes:
+                raise _broken(subject, path, f"input {name!r} of node {key!r} names the node {edge!r}, which is not there")
+            if not isinstance(edge, str) and resolve(lock, edge) is None:
+                raise _broken(subject, path, f"input {name!r} of node {key!r} follows {'/'.join(edge)!r}, which is not there")
+    try:
+        for _entry in _walk(lock, (), lock.root, ()):
+            pass
+    except _Cycle as cycle:
+        raise _broken(subject, path, f"node {cycle.args[0]!r} is an input of itself") from None
+
+
+def resolve(lock: Lock, path: Sequence[str]) -> str | None:
+    """Key of the node that an input path leads to, through whatever its parts follow; None if it leads nowhere."""
+    return _resolve(lock, tuple(path), frozenset())
+
+
+def _resolve(lock: Lock, path: InputPath, seen: frozenset[InputPath]) -> str | None:
+    if path in seen:
+        return None
+    key: str | None = lock.root
+    for name in path:
+        edge = lock.nodes[key].inputs.get(name) if key in lock.nodes else None
+        key = _resolve(lock, edge, seen | {path}) if isinstance(edge, tuple) else edge
+        if key is None:
+            return None
+    return key
+
+
+def input_paths(names: Collection[str]) -> frozenset[InputPath]:
+    """Input paths from names as users write them: `nixpkgs`, `home-manager/nixpkgs`."""
+    return frozenset(tuple(name.split("/")) for name in names)
+
+
+def root_inputs(lock: Lock) -> tuple[str, ...]:
+    """Names of the flake's own inputs."""
+    return tuple(lock.nodes[lock.root].inputs)
+
+
+def followed(lock: Lock, path: InputPath) -> InputPath | None:
+    """The input path that an input follows, so that it has no pin of its own; None for an input that has one."""
+    parent = resolve(lock, path[:-1])
+    edge = lock.nodes[parent].inputs.get(path[-1]) if parent else None
+    return edge if isinstance(edge, tuple) else None
+
+
+def pin_of(node: Node) -> Pin:
+    """The pin of a node."""
+    locked, original = node.locked, node.original
+    modified = locked.get("lastModified")
+    return Pin(
+        url=_url(locked or original),
+        rev=_text(locked.get("rev")),
+        ref=_text(locked.get("ref")) or _text(original.get("ref")),
+        last_modified=modified if isinstance(modified, int) else None,
+        nar_hash=_text(locked.get("narHash")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _url(ref: Mapping[str, Any]) -> str:
+    """A flake reference without its revision, to be read by people."""
+    kind = str(ref.get("type", ""))
+    if kind in _FORGES:
+        host = f"?host={ref['host']}" if ref.get("host") else ""
+        return f"{kind}:{ref.get('owner')}/{ref.get('repo')}{host}"
+    if kind == "path":
+        return f"path:{ref.get('path')}"
+    if kind == "indirect":
+        return f"flake:{ref.get('id')}"
+    return str(ref.get("url", kind))
+
+
+def pins(lock: Lock) -> dict[str, Pin]:
+    """The pins of the flake's own inputs, by name; those that follow another input have the other's."""
+    found = {name: resolve(lock, (name,)) for name in root_inputs(lock)}
+    return {name: pin_of(lock.nodes[key]) for name, key in found.items() if key is not None}
+
+
+class _Cycle(ValueError):
+    """A node that leads to itself by direct edges; args[0] is its key."""
+
+
+def _walk(lock: Lock, path: InputPath, key: str, above: tuple[str, ...]) -> Iterator[tuple[InputPath, str | InputPath]]:
+    """Each input path below a node with the node that it has of its own, or the path that it follows."""
+    if key in above:
+        raise _Cycle(key)
+    for name, edge in lock.nodes[key].inputs.items():
+        yield (*path, name), edge
+        if isinstance(edge, str):
+            yield from _walk(lock, (*path, name), edge, (*above, key))
+
+
+def reachable(lock: Lock, inputs: Collection[str] | None) -> frozenset[str]:
+    """Keys of the nodes that belong to these inputs alone: by direct edges, for what is followed is another's. None: all but root."""
+    wanted = None if inputs is None else input_paths(inputs)
+    return frozenset(
+        edge
+        for path, edge in _walk(lock, (), lock.root, ())
+        if isinstance(edge, str) and (wanted is None or _under(path, wanted))
+    )
+
+
+def _under(path: InputPath, allowed: Collection[InputPath]) -> bool:
+    return any(path[: len(a)] == a for a in allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between two locks, in input paths, so that renamed nodes are no difference.
+
+    changes: pins that moved. touched: every input path that differs in any way, such as by what it follows.
+    """
+
+    changes: tuple[Change, ...]
+    touched: frozenset[InputPath]
+
+    def outside(self, allowed: Collection[str] | None) -> tuple[str, ...]:
+        """Names of the inputs that differ though they are not among the allowed ones and those below them. None allows all."""
+        if allowed is None:
+            return ()
+        wanted = input_paths(allowed)
+        return tuple(sorted({"/".join(path) for path in self.touched if not _under(path, wanted)}))
+
+
+def difference(old: Lock | None, new: Lock) -> Difference:
+    """What differs between two locks; None stands for a lock that is not there yet."""
+    before, after = _entries(old), _entries(new)
+    touched = frozenset(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    changes = (_change(path, before.get(path), after.get(path)) for path in sorted(touched, key=lambda p: (len(p), p)))
+    return Difference(tuple(change for change in changes if change), touched)
+
+
+#: A node without its edges (they are entries of their own), or what is followed.
+_Entry = Node | InputPath
+
+
+def _entries(lock: Lock | None) -> dict[InputPath, _Entry]:
+    if lock is None:
+        return {}
+    walk = _walk(lock, (), lock.root, ())
+    return {path: _bare(lock.nodes[edge]) if isinstance(edge, str) else edge for path, edge in walk}
+
+
+def _bare(node: Node) -> Node:
+    return Node({}, _normal(node.locked), _normal(node.original), node.flake, node.parent)
+
+
+def _normal(ref: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what nix versions write differently for the same thing."""
+    same = {key: value for key, value in ref.items() if key != "__final"}
+    if isinstance(same.get("ref"), str):
+        same["ref"] = same["ref"].removeprefix("refs/heads/")
+    return same
+
+
+def _change(path: InputPath, old: _Entry | None, new: _Entry | None) -> Change | None:
+    before = pin_of(old) if isinstance(old, Node) else None
+    after = pin_of(new) if isinstance(new, Node) else None
+    if before == after:
+        return None
+    link = compare_link(old.locked, new.locked) if isinstance(old, Node) and isinstance(new, Node) else None
+    return Change("/".join(path), before, after, link)
+
+
+#: Type of a flake reference → its usual host, and the path of a page that shows what lies between two revisions.
+_FORGES: Mapping[str, tuple[str, str]] = {
+    "github": ("github.com", "compare/{old}...{new}"),
+    "gitlab": ("gitlab.com", "-/compare/{old}...{new}"),
+    "sourcehut": ("git.sr.ht", "log/{old}..{new}"),
+}
+
+
+def compare_link(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """A page that shows what lies between two locked references; None where the forge has none or they are of two repositories."""
+    kind = str(new.get("type"))
+    same = all(old.get(key) == new.get(key) for key in ("type", "host")) and all(
+        str(old.get(key)).lower() == str(new.get(key)).lower() for key in ("owner", "repo")
+    )
+    if kind not in _FORGES or not same or not old.get("rev") or not new.get("rev") or old["rev"] == new["rev"]:
+        return None
+    host, page = _FORGES[kind]
+    where = f"https://{new.get('host') or host}/{unquote(str(new['owner']))}/{new['repo']}"
+    return f"{where}/{page.format(old=old['rev'], new=new['rev'])}"
