@@ -151,6 +151,10 @@ class UnknownRelease(ValueError):
     """There is no release of that name."""
 
 
+class BuildFailed(RuntimeError):
+    """nix could not build it; the message is nix's."""
+
+
 def find(name: str) -> Release:
     """The release of that name; UnknownRelease with the names there are."""
     for release in RELEASES:
@@ -187,7 +191,7 @@ class Upstream:
         return f"git+file://{self.path}?ref={branch}"
 
     def git(self, *args: str, env: Mapping[str, str] | None = None) -> str:
-        argv = ["git", "--git-dir", str(self.path), *args]
+        argv = ["git", f"--git-dir={self.path}", *args]
         return subprocess.run(
             argv, check=True, stdout=subprocess.PIPE, text=True, timeout=60, env=_environment() | dict(env or {})
         ).stdout.strip()
@@ -196,9 +200,13 @@ class Upstream:
         """The commit of a tag or branch."""
         return self.git("rev-parse", "--verify", f"{name}^{{commit}}")
 
-    def current(self, branch: str = BRANCHES[0]) -> str:
+    def current(self, branch: str = BRANCHES[0]) -> str | None:
         """The release that a branch points at."""
-        return self.git("describe", "--tags", "--exact-match", f"refs/heads/{branch}")
+        tags = self.git("tag", "--points-at", f"refs/heads/{branch}").split() if self._has(branch) else []
+        return tags[0] if tags else None
+
+    def _has(self, branch: str) -> bool:
+        return bool(self.git("for-each-ref", f"refs/heads/{branch}"))
 
     def release(self, name: str, branches: tuple[str, ...] = (BRANCHES[0],)) -> str:
         """Moves the branches to the release; gives its revision."""
@@ -228,15 +236,22 @@ def create(path: Path, *, first: str = INSTALLER) -> Upstream:
     return upstream
 
 
-def installer(path: Path, *, release: str = INSTALLER, system: str | None = None) -> Path:
-    """Builds the minimal system that a fresh host runs; nix must be on PATH. `path` is the upstream's repository."""
-    upstream = create(path)
-    with tempfile.TemporaryDirectory(prefix="flotilla-installer-") as folder:
-        flake = Path(folder) / "flake.nix"
-        flake.write_text(_INSTALLER_FLAKE % (upstream.url(release_ref(release)), system or f"{platform.machine()}-linux"))
-        argv = ["nix", "build", "--no-link", "--print-out-paths", "--no-write-lock-file"]
-        argv.append(f"path:{folder}#nixosConfigurations.installer.config.system.build.toplevel")
-        done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
+def build_installer(scratch: Path, env: Mapping[str, str] | None = None, *, release: str = INSTALLER) -> Path:
+    """Builds the minimal system that a fresh host runs; its store path.
+
+    scratch: a folder for the repository and the flake. env: the environment that has nix (default: ours).
+    """
+    upstream = create(scratch / "nixpkgs.git")
+    flake = scratch / "flake"
+    flake.mkdir(parents=True, exist_ok=True)
+    (flake / "flake.nix").write_text(_INSTALLER_FLAKE % (upstream.url(release_ref(release)), f"{platform.machine()}-linux"))
+    argv = ["nix", "build", "--no-link", "--print-out-paths", "--no-write-lock-file"]
+    argv.append(f"path:{flake}#nixosConfigurations.installer.config.system.build.toplevel")
+    found = dict(os.environ if env is None else env)
+    argv[0] = shutil.which("nix", path=found.get("PATH")) or "nix"
+    done = subprocess.run(argv, env=found, check=False, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise BuildFailed(f"installer {release}: nix build failed. {done.stderr.strip()}")
     return Path(done.stdout.strip())
 
 
@@ -263,10 +278,8 @@ def _environment() -> dict[str, str]:
 
 
 def _standing(upstream: Upstream, branch: str) -> str | None:
-    try:
-        return find(upstream.current(branch)).name
-    except (subprocess.CalledProcessError, UnknownRelease):
-        return None
+    name = upstream.current(branch)
+    return name if name in {release.name for release in RELEASES} else None
 
 
 def _tag(upstream: Upstream, release: Release) -> None:
@@ -331,7 +344,8 @@ def main(argv: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     if options.command == "installer":
-        print(installer(options.repository))
+        with tempfile.TemporaryDirectory(prefix="flotilla-installer-") as scratch:
+            print(build_installer(Path(scratch)))
         return
     upstream = create(options.repository) if options.command == "create" else Upstream(options.repository.resolve())
     if options.command == "release":
