@@ -37,7 +37,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class DirtyFile:
-    """A file that differs from the commit that is checked out. state: untracked, ignored, conflicted, or changed (staged or not)."""
+    """A file that differs from what is checked out. state: untracked, ignored, conflicted, or changed (staged or not)."""
 
     path: str
     state: str
@@ -67,11 +67,9 @@ def open_repository(runner: Runner, path: str, subject: str) -> Repository:
     if result.status != 0:
         raise _unusable(result, runner, path, subject)
     bare, shallow, git_dir = result.stdout.splitlines()[:3]
-    top = (
-        git_dir
-        if bare == "true"
-        else runner.run(["git", "-C", path, "rev-parse", "--show-toplevel"], env=_ENV).stdout.rstrip("\n")
-    )
+    top = git_dir
+    if bare != "true":
+        top = runner.run(["git", "-C", path, "rev-parse", "--show-toplevel"], env=_ENV).stdout.rstrip("\n")
     return Repository(runner, subject, top or path, git_dir, bare == "true", shallow == "true")
 
 
@@ -158,17 +156,12 @@ def show(repo: Repository, blob: str) -> str:
     return checked(git(repo, "cat-file", "blob", blob), repo.subject, f"reading {blob} failed").stdout
 
 
-def dirty_files(repo: Repository, worktree: str, paths: Sequence[str] = (), *, ignored: bool = False) -> tuple[DirtyFile, ...]:
+def dirty_files(
+    repo: Repository, paths: Sequence[str] = (), *, worktree: str | None = None, ignored: bool = False
+) -> tuple[DirtyFile, ...]:
     """Files of a work tree that differ from what is checked out, of all or of some paths; ignored: those that git ignores too."""
-    words = [
-        "status",
-        "--porcelain=v1",
-        "-z",
-        "--untracked-files=all",
-        "--no-renames",
-        *(["--ignored=matching"] if ignored else []),
-    ]
-    result = git(repo, *words, "--", *paths, cwd=worktree)
+    words = ["--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", *(["--ignored=matching"] if ignored else [])]
+    result = git(repo, "status", *words, "--", *paths, cwd=worktree)
     listed = checked(result, repo.subject, "looking for uncommitted changes failed").stdout
     return tuple(DirtyFile(line[3:], _state(line[:2])) for line in listed.split("\0") if line)
 
