@@ -35,7 +35,7 @@ in
       lib.concatMapStrings (port: "Port ${toString port}\n") cfg.ports
       + lib.concatMapAttrsStringsSep "" (key: value: "${key} ${show value}\n") cfg.settings
       + cfg.extraConfig;
-    systemd.services.ssh = {
+    systemd.services.sshd = {
       overrideStrategy = "asDropin";
       restartTriggers = [ config.environment.etc.${file}.source ];
       stopIfChanged = false;

@@ -48,6 +48,5 @@ in
     environment.etc = lib.mapAttrs' (
       name: u: lib.nameValuePair "ssh/authorized_keys.d/${name}" { text = lib.concatLines u.openssh.authorizedKeys.keys; }
     ) (lib.filterAttrs (_: u: u.openssh.authorizedKeys.keys != [ ]) config.users.users);
-    services.openssh.settings.AuthorizedKeysFile = ".ssh/authorized_keys .ssh/authorized_keys2 /etc/ssh/authorized_keys.d/%u";
   };
 }

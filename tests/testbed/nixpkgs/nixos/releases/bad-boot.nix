@@ -5,11 +5,11 @@
   systemd.services.boot-breaker = {
     description = "Breaks a host that has booted this system";
     wantedBy = [ "multi-user.target" ];
-    after = [ "ssh.service" ];
+    after = [ "sshd.service" ];
     serviceConfig.Type = "oneshot";
     script = ''
       [ "$(readlink -f /run/booted-system)" = "$(readlink -f /run/current-system)" ] || exit 0
-      systemctl stop ssh.service ssh.socket
+      systemctl stop sshd.service
       echo "boot-breaker: sshd is gone" >&2
       exit 1
     '';

@@ -188,9 +188,8 @@ while IFS= read -r file; do
       ;;
   esac
 done < "$work/owned"
-# Starting the targets again is what starts the units that the new system adds to them.
-for pull in "$new_units"/*.target.wants "$new_units"/*.target.requires; do
-  [ -d "$pull" ] || continue
+# Starting the targets again is what starts the units that the new system adds to them, and those that had failed.
+for pull in multi-user.target.wants "$new_units"/*.target.wants "$new_units"/*.target.requires; do
   target=${pull##*/}
   target=${target%.*}
   if has before "$target"; then
