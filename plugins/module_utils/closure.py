@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from .errors import BadInput, CommandFailed, FlotillaError, NixTooOld
@@ -115,9 +115,7 @@ def survey(target: Runner, script: str, request: Request) -> Survey:
     closure = request.closure
     trusted = "yes" if request.trusted else "no"
     arguments = ["survey", closure.system, request.root, request.mark, request.user, trusted, f"{request.limit:.0f}"]
-    result = target.run(
-        ["sh", "-c", script, "closure.sh", *arguments], stdin="".join(f"{p}\n" for p in closure.sizes), timeout=300
-    )
+    result = _ask(target, script, arguments, "".join(f"{p}\n" for p in closure.sizes))
     said = _answers(checked(result, target.name, "asking for its store's paths failed").stdout)
     if said.get("uid") != ["0"]:
         raise BadInput(
@@ -132,7 +130,7 @@ def survey(target: Runner, script: str, request: Request) -> Survey:
 
 def finish(target: Runner, script: str, system: str, root: str, unit: str) -> bool:
     """Root the system, end what the survey started, and say whether the system is valid there (True where root is "")."""
-    result = target.run(["sh", "-c", script, "closure.sh", "finish", system, root, unit], timeout=120)
+    result = _ask(target, script, ["finish", system, root, unit])
     said = _answers(checked(result, target.name, "making the GC root failed").stdout)
     return not root or said.get("rooted") == ["yes"]
 
@@ -273,6 +271,12 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def _ask(target: Runner, script: str, arguments: Sequence[str], stdin: str | None = None) -> RunResult:
+    """Run the target's script. Its text is left out of the result, which is for people."""
+    result = target.run(["sh", "-c", script, "closure.sh", *arguments], stdin=stdin, timeout=300)
+    return replace(result, argv=("closure.sh", *arguments))
 
 
 def _check_nix(host: str, text: str) -> None:

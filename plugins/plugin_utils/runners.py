@@ -20,6 +20,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils.errors import CommandTimeout, ConnectionLost
 from ..module_utils.runner import QUICK, RunResult
+from .ssh_messages import connection_lost
 
 #: GIT_* of the caller (a hook, say) would redirect git and nix to another repository.
 _DROPPED_ENV_PREFIX = "GIT_"
@@ -205,8 +206,9 @@ class ConnectionRunner:
                 command, sudoable=self._become, in_data=(stdin or "\n").encode("utf-8", "surrogateescape")
             )
         except AnsibleConnectionFailure as error:
-            what = f"no answer within {timeout + _ANSWER:.0f} s" if watch.bit else f"the connection failed: {error}"
-            raise ConnectionLost(self.name, what) from error
+            if watch.bit:
+                raise ConnectionLost(self.name, f"no answer within {timeout + _ANSWER:.0f} s") from error
+            raise connection_lost(self.name, self._action._connection, error) from error
         finally:
             watch.over()
         seconds = time.monotonic() - started

@@ -19,8 +19,8 @@ from ..module_utils.errors import ConnectionLost, FlotillaError
 from ..module_utils.runner import Runner, RunResult
 from ..module_utils.update_group import checked_name
 from .machines import connection_to, is_controller, over
-from .probe import ssh_problem
 from .runners import ConnectionRunner, LocalRunner
+from .ssh_messages import ssh_failure
 from .ssh_options import SshTarget, store_url
 
 if TYPE_CHECKING:
@@ -171,10 +171,9 @@ class Transfer:
 
     def _failure(self, target: SshTarget, result: RunResult) -> FlotillaError:
         """A connection that was not there or went away, or what nix says."""
-        known = ssh_problem(target, result.stderr) if _GONE.search(result.stderr) else None
+        known = ssh_failure(result.stderr, target.address, target.user, target.port) if _GONE.search(result.stderr) else None
         if known is not None:
-            _problem, what, hint = known
-            return ConnectionLost(self.host, f"copying to it failed: {what}", hint, result=result)
+            return ConnectionLost(self.host, f"copying to it failed: {known.what}", known.hint, result=result)
         error = closure.explained(result, self.host)
         if _GONE.search(result.stderr) and error.hint == "":
             return ConnectionLost(self.host, error.what, "Run it again: what has arrived is not sent anew.", result=result)
@@ -192,10 +191,12 @@ def _two_ends(ends: Mapping[str, SshTarget], *, fresh: bool) -> Iterator[str]:
 
 
 def ssh_wrapper(ends: Mapping[str, SshTarget], *, fresh: bool) -> str:
-    """The text of that ssh. nix gives the host first: `ssh HOST OPTIONS… -- COMMAND`."""
-    lines = ["#!/bin/sh", "PATH=${PATH#*:}", 'name=$1; shift; case "$name" in']
+    """The text of that ssh. nix says `ssh HOST OPTIONS… -- COMMAND`, and `ssh -O check HOST OPTIONS…`."""
+    lines = ["#!/bin/sh", "PATH=${PATH#*:}", "name=", "for word do", "  shift"]
+    lines += [f'  case "$name$word" in {"|".join(ends)}) name=$word ;; *) set -- "$@" "$word" ;; esac', "done"]
+    lines.append('case "$name" in')
     for name, end in ends.items():
         words = shlex.join([*end.options(fresh=fresh), end.address])
         lines.append(f'{name}) exec {shlex.quote(end.executable)} {words} "$@" ;;')
-    lines += ["esac", 'echo "ssh: no such end of the copy: $name" >&2; exit 255', ""]
+    lines += ["esac", 'echo "ssh: this is for the two ends of a copy" >&2', "exit 255", ""]
     return "\n".join(lines)

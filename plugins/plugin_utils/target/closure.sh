@@ -22,6 +22,7 @@ root() {
 
 # A copy whose link was cut leaves a nix-daemon that waits for more, and holds the lock of the path that it was writing.
 end_left_over() {
+    # shellcheck disable=SC2013 # the words are paths below /proc
     for file in $(grep -lsxzF "FLOTILLA_COPY=$1" /proc/[0-9]*/environ); do
         process=${file#/proc/}
         process=${process%/environ}
@@ -50,6 +51,9 @@ own_daemon() {
 
 survey() {
     echo "uid $(id -u)"
+    if [ "$(id -u)" != 0 ]; then
+        return
+    fi
     if ! command -v nix-store >/dev/null; then
         echo "nix none"
         return
@@ -60,7 +64,7 @@ survey() {
     if [ -n "$missing" ]; then
         printf '%s\n' "$missing" | sed 's/^/missing /'
     fi
-    if [ -z "$2" ] || [ "$(id -u)" != 0 ]; then
+    if [ -z "$2" ]; then
         return
     fi
     if [ -z "$missing" ]; then
