@@ -441,13 +441,12 @@ def confirm(
             left = (waiting.number("ends_in") or 0) - 10
             if problem := health(float(left)):
                 return attempt.retreat(f"a health check failed: {problem}", waiting)
-            verdict = judge(target.verb("poll", waiting.one("id"), "0"), ignored)
-            if verdict.problem:
-                return attempt.retreat(verdict.problem, waiting)
-    facts = _confirmed(target, system, guard, clock)
+    facts = _confirmed(target, system, guard, ignored, clock)
     if facts.one("outcome") == "unchanged":
         return Report(Outcome.UNCHANGED, system, previous=system)
     attempt = _Attempt(target, request, facts.one("id"), facts, clock.now(), clock)
+    if facts.one("outcome") == "unhealthy":
+        return attempt.retreat(judge(facts, ignored).problem or "units failed after the activation", facts)
     settled = _follow(target, facts.one("id"), facts, clock.now() + request.activation_timeout + RESTART, clock)
     if settled is not None and settled.one("phase") == "confirmed":
         return attempt.report(Outcome.CONFIRMED, settled, changed=settled.one("goal") != Goal.TEST)
@@ -457,13 +456,14 @@ def confirm(
     return attempt.returned(settled, f"it could not be confirmed: {why}")
 
 
-def _confirmed(target: Target, system: str, guard: str, clock: Clock) -> Facts:
+def _confirmed(target: Target, system: str, guard: str, ignored: Sequence[str], clock: Clock) -> Facts:
+    words = (guard or "-", system, str(LONG_POLL), *ignored)
     try:
-        return target.verb("confirm", guard or "-", system, str(LONG_POLL), timeout=ANSWER + LONG_POLL)
+        return target.verb("confirm", *words, timeout=ANSWER + LONG_POLL)
     except (ConnectionLost, CommandTimeout) as lost:
         target.reset()
         # Sent again it only waits for the first; if the first never came, it is the first.
-        facts = _reach(target, clock.now() + 120, clock, "confirm", guard or "-", system, str(LONG_POLL))
+        facts = _reach(target, clock.now() + 120, clock, "confirm", *words)
         if facts is None:
             raise lost
         return facts

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,11 +36,9 @@ def reboot(target: Target, request: RebootRequest, clock: Clock) -> Report:
         return report
     if request.dry:
         return replace(report, outcome=Outcome.REBOOTED, changed=True)
-    try:
+    # The host may go before its answer comes through; if it has not, its boot id will show it.
+    with contextlib.suppress(ConnectionLost, CommandTimeout):
         target.verb("reboot", new_id(), request.owner, str(request.timeout), request.system)
-    except (ConnectionLost, CommandTimeout):
-        # The host may have gone before its answer came through; if it has not, its boot id will show it.
-        pass
     return _judge(target, request, before, _return(target, before.boot_id, clock.now() + request.timeout, clock))
 
 

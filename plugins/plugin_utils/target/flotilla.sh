@@ -141,7 +141,7 @@ boot_default() {
 
 generation() {
     link=$(readlink "$PROFILE" 2>/dev/null) || return 0
-    link=${link##*/system-}
+    link=${link##*system-}
     echo "${link%-link}"
 }
 
@@ -800,31 +800,40 @@ verb_poll() {
     say phase "$state"
 }
 
-# ---- verb: confirm ID|- NEW WAIT
+# ---- verb: confirm ID|- NEW WAIT [IGNORED UNIT…]
 
 verb_confirm() {
     need_root
-    wanted=$1
+    wanted=$1 system=$2 wait=$3
+    shift 3
     if [ "$wanted" = - ]; then wanted=$(current_id); fi
     if [ -z "$wanted" ] || ! load "$wanted" || final "$(get phase)"; then
-        if is_right "$2" switch && ! held; then
+        if is_right "$system" switch && ! held; then
             say outcome unchanged
             return 0
         fi
         say running "$(real /run/current-system)"
-        if last_transaction && [ "$(get new)" = "$2" ]; then refuse ended "$(get phase) $(get reason)"; fi
-        refuse no_guard "$2"
+        if last_transaction && [ "$(get new)" = "$system" ]; then refuse ended "$(get phase) $(get reason)"; fi
+        refuse no_guard "$system"
     fi
-    [ "$(get new)" = "$2" ] || refuse other_system "$(get new)"
+    [ "$(get new)" = "$system" ] || refuse other_system "$(get new)"
     case $(get phase) in tested | confirming) ;; *) refuse not_ready "$(get phase)" ;; esac
     say guard "$ID"
     say previous "$(get old)"
     # A second request, because the answer to the first was lost, only waits.
     if [ "$(get phase)" = tested ]; then
+        printf '%s\n' "$@" >"$TX/ignored"
+        failed_units | grep -vxF -f "$TX/baseline" | grep -vxF -f "$TX/ignored" >"$TX/late" || :
+        if [ -s "$TX/late" ]; then
+            note_failures
+            verb_poll "$ID" 0
+            say outcome unhealthy
+            return 0
+        fi
         start_unit confirm _confirm || refuse start_failed "$(get reason)"
     fi
     while [ "$(get phase)" = tested ] && unit_active confirm; do sleep 0.1 2>/dev/null || sleep 1; done
-    verb_poll "$ID" "$3"
+    verb_poll "$ID" "$wait"
 }
 
 # ---- verb: back ID|- REASON WAIT
