@@ -152,5 +152,5 @@ groups:
         msg:
           description: What it is, and what to do.
           type: str
-          sample: "sbcs: the repository /srv/fleet has no branch 'next'. It has main. Make the branch, or name another in flotilla_branch."
+          sample: "sbcs: the repository /srv/fleet has no branch next. It has main."
 """

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: the hosts of a repository's flakes, by asking nix: for the inventory plugin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from . import git, nix
+from .errors import BadInput, FlotillaError
+from .evaluation import attribute_names, evaluate_values
+from .flake_source import commit_to_use, flake_source, parsed_lock, work_tree
+from .lockfile import pins
+from .memory import hosts_per_evaluator
+from .runner import Runner
+from .update_group import UpdateGroup, checked_name, update_group
+
+#: Facts of a host for its variables; whatever of it a configuration lacks, or refuses to say, is null.
+_FACTS = """
+  let
+    network = c.config.networking or {{}};
+    held = value: let r = builtins.tryEval (builtins.deepSeq value value); in if r.success then r.value else null;
+  in {{
+    platform = held (
+      c.pkgs.stdenv.hostPlatform.system or c.config.nixpkgs.hostPlatform.system or c.config.system.build.toplevel.system
+    );
+    host_name = held (network.hostName or null);
+    fqdn = held (network.fqdn or null);
+    variables = {{ {variables} }};
+  }}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What to list of one update group. hosts, exclude: shell patterns of attribute names."""
+
+    group: UpdateGroup
+    hosts: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    def has(self, attribute: str) -> bool:
+        """Whether this attribute is one of the group's hosts."""
+        return _matches(attribute, self.hosts) and not _matches(attribute, self.exclude)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to look. details: evaluate the hosts; variables: name → nix expression over the configuration `c`."""
+
+    allow_dirty: bool = False
+    details: bool = True
+    variables: Mapping[str, str] = field(default_factory=dict)
+    chunk: int | None = None
+    timeout: float = nix.EVALUATION
+
+
+@dataclass(slots=True)
+class ListedHost:
+    """A host of a flake. host_name and fqdn are the configuration's own; error: why nothing is known but its attribute."""
+
+    attribute: str
+    platform: str | None = None
+    host_name: str | None = None
+    fqdn: str | None = None
+    variables: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class ListedGroup:
+    """A group's hosts. locked: Unix seconds of the newest pin in its lock. error: why the group has none."""
+
+    name: str
+    commit: str = ""
+    locked: int | None = None
+    hosts: list[ListedHost] = field(default_factory=list)
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For a cache."""
+        hosts = [{key: getattr(host, key) for key in ListedHost.__slots__} for host in self.hosts]
+        return {"name": self.name, "commit": self.commit, "locked": self.locked, "error": self.error, "hosts": hosts}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ListedGroup:
+        """From a cache."""
+        hosts = [ListedHost(**host) for host in data["hosts"]]
+        return cls(data["name"], data["commit"], data["locked"], hosts, data["error"])
+
+
+def discover(runner: Runner, repo_path: str, pattern: str, *, allow_dirty: bool = False) -> tuple[list[UpdateGroup], list[str]]:
+    """The groups of a repository, one for each flake.nix at HEAD that the pattern matches, named after its directory.
+
+    Also sentences on what looks like a group and is none. pattern: a path with `*`, which does not go across a slash.
+    """
+    repo = git.open_repository(runner, repo_path, repo_path)
+    commit = git.branch_head(repo, None)
+    there = [directory for directory in git.flake_dirs(repo, commit) if _path_matches(_flake_nix(directory), pattern)]
+    files = git.dirty_files(repo) if not repo.bare else ()
+    unseen = [f for f in files if f.path not in map(_flake_nix, there) and _path_matches(f.path, pattern)]
+    if allow_dirty:
+        there += [f.path.removesuffix("/flake.nix") for f in unseen if f.state != "untracked"]
+        unseen = [f for f in unseen if f.state == "untracked"]
+    why = {"untracked": "is not tracked by git, so nix does not see it"}
+    problems = [
+        f"{f.path} {why.get(f.state, 'is not committed, so it is not deployed')}. Run: git add {f.path} && git commit"
+        for f in unseen
+    ]
+    groups = [
+        update_group(directory.rpartition("/")[2], repo_path, flake=directory) for directory in sorted(there) if directory != "."
+    ]
+    return groups, problems
+
+
+def _flake_nix(directory: str) -> str:
+    return "flake.nix" if directory == "." else f"{directory}/flake.nix"
+
+
+def _path_matches(path: str, pattern: str) -> bool:
+    parts, wanted = path.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def fingerprint(runner: Runner, listings: Sequence[Listing], settings: Settings) -> str | None:
+    """A text that changes when a listing could: the groups' commits and all settings. None where a work tree is what counts."""
+    commits = []
+    for listing in listings:
+        try:
+            repo = git.open_repository(runner, listing.group.repo, listing.group.name)
+            commits.append(commit_to_use(repo, listing.group, None))
+            if settings.allow_dirty and work_tree(repo, listing.group).changed:
+                return None
+        except FlotillaError:
+            return None
+    return hashlib.sha256(repr((listings, settings, commits)).encode()).hexdigest()
+
+
+def list_groups(runner: Runner, listings: Sequence[Listing], settings: Settings) -> list[ListedGroup]:
+    """The hosts of all groups, some groups at a time. What is wrong with a group or host is in it."""
+    nix.require_nix(runner)
+    workers = max(1, min(len(listings), os.cpu_count() or 1, 4))
+    chunk = settings.chunk or max(1, hosts_per_evaluator(runner) // workers)
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(partial(_list_group, runner, settings, chunk), listings))
+
+
+def _list_group(runner: Runner, settings: Settings, chunk: int, listing: Listing) -> ListedGroup:
+    found = ListedGroup(listing.group.name)
+    try:
+        _fill(runner, found, listing, settings, chunk)
+    except FlotillaError as error:
+        found.error = str(error)
+    return found
+
+
+def _fill(runner: Runner, found: ListedGroup, listing: Listing, settings: Settings, chunk: int) -> None:
+    group = listing.group
+    repo = git.open_repository(runner, group.repo, group.name)
+    found.commit = commit_to_use(repo, group, None)
+    dirty = settings.allow_dirty and bool(work_tree(repo, group).changed)
+    with flake_source(repo, group, found.commit, dirty=dirty) as source:
+        lock = parsed_lock(repo, group, found.commit) if not dirty else None
+        dates = [pin.last_modified for pin in pins(lock).values() if pin.date and pin.last_modified] if lock else []
+        found.locked = max(dates, default=None)
+        names = [name for name in attribute_names(runner, source, timeout=settings.timeout) if listing.has(name)]
+        found.hosts = [_checked_host(name, group) for name in names]
+        good = [host.attribute for host in found.hosts if not host.error]
+        if settings.details and good:
+            values, errors = evaluate_values(runner, source, good, _facts(settings), chunk=chunk, timeout=settings.timeout)
+            for host in found.hosts:
+                if host.attribute in errors:
+                    host.error = str(errors[host.attribute])
+                elif host.attribute in values:
+                    _set_facts(host, values[host.attribute])
+
+
+def _checked_host(name: str, group: UpdateGroup) -> ListedHost:
+    try:
+        checked_name("flake attribute", name)
+    except BadInput as error:
+        return ListedHost(name, error=f"{group.name}: {error} Or leave it out with exclude.")
+    return ListedHost(name)
+
+
+def _facts(settings: Settings) -> str:
+    lines = [f"{nix.nix_string(name)} = held ({expression});" for name, expression in settings.variables.items()]
+    return _FACTS.format(variables=" ".join(lines))
+
+
+def _set_facts(host: ListedHost, value: Mapping[str, Any]) -> None:
+    host.platform, host.host_name, host.fqdn = value["platform"], value["host_name"], value["fqdn"]
+    host.variables = {name: said for name, said in value["variables"].items() if said is not None}
+
+
+def host_names(groups: Sequence[tuple[Listing, ListedGroup]], template: str) -> dict[tuple[str, str], str]:
+    """The inventory name of each host, by group and attribute; BadInput if two hosts get the same, naming both.
+
+    template: text with {attribute}, {group}, {host_name} and {fqdn}.
+    """
+    names: dict[tuple[str, str], str] = {}
+    owner: dict[str, tuple[str, str]] = {}
+    for listing, found in groups:
+        for host in found.hosts:
+            key = (listing.group.name, host.attribute)
+            name = _name(template, listing.group.name, host)
+            if name in owner:
+                one, two = owner[name], key
+                raise BadInput(
+                    f"host {name!r}",
+                    f"it would be in two update groups, as {one[1]} of {one[0]} and as {two[1]} of {two[0]}",
+                    'Leave it out of one (hosts, exclude), or give names that differ (host_name: "{attribute}.{group}").',
+                )
+            owner[name] = key
+            names[key] = name
+    return names
+
+
+def _name(template: str, group: str, host: ListedHost) -> str:
+    values = {"attribute": host.attribute, "group": group, "host_name": host.host_name, "fqdn": host.fqdn}
+    try:
+        wanted = [name for name in values if f"{{{name}}}" in template and not values[name]]
+        # A host of which nothing is known keeps its place in the inventory, so that a rollout can say what is wrong with it.
+        return host.attribute if wanted else template.format(**values)
+    except (KeyError, IndexError, ValueError):
+        raise BadInput(
+            f"host_name {template!r}",
+            "this is not a text with placeholders",
+            "Use {attribute}, {group}, {host_name} and {fqdn}, as in {attribute}.example.org.",
+        ) from None
+
+
+def dumped(groups: Sequence[ListedGroup]) -> str:
+    """For a cache."""
+    return json.dumps([group.to_json() for group in groups])
+
+
+def loaded(text: str) -> list[ListedGroup]:
+    """From a cache."""
+    return [ListedGroup.from_json(group) for group in json.loads(text)]
