@@ -111,6 +111,7 @@ def _build(root: Path) -> None:
 def _adapt(root: Path) -> None:
     for pattern in (
         "etc/ssh/ssh_host_*",
+        "etc/init.d/*",
         "etc/systemd/system/*",
         "etc/machine-id",
         "etc/hostname",

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What integration tests share: a fleet on this machine, and an Ansible that runs it.
+
+Nothing is skipped: where the testbed cannot run, the tests fail with the one line that says why. FLOTILLA_TESTBED names the
+fleet, FLOTILLA_TEST_VENV the venv with the Ansible under test, FLOTILLA_TESTBED_KEEP=1 leaves the fleet up for a look afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from testbed import Fleet, Host, TestbedError
+from testbed.playbooks import Ansible, default_venv
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """A fleet of this test session (and xdist worker), without hosts at first; it goes down at the end."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    fleet = Fleet(os.environ.get("FLOTILLA_TESTBED", f"pytest-{worker}"))
+    try:
+        fleet.down()
+        fleet.up()
+    except TestbedError as error:
+        pytest.fail(f"the testbed cannot run here: {error}", pytrace=False)
+    yield fleet
+    if not os.environ.get("FLOTILLA_TESTBED_KEEP"):
+        fleet.down()
+
+
+@pytest.fixture
+def fresh_hosts(fleet: Fleet) -> Callable[..., list[Host]]:
+    """`fresh_hosts("web1", "web2")`: these hosts as new, whatever tests before have done to them (about 3 s)."""
+
+    def fresh(*names: str) -> list[Host]:
+        fleet.reset(*names)
+        return [fleet.host(name) for name in names]
+
+    return fresh
+
+
+@pytest.fixture
+def hosts(fleet: Fleet) -> Callable[..., list[Host]]:
+    """`hosts("web1", "web2")`: these hosts, up, as other tests have left them: for tests that only look."""
+
+    def up(*names: str) -> list[Host]:
+        fleet.up(names)
+        return [fleet.host(name) for name in names]
+
+    return up
+
+
+@pytest.fixture
+def host(fresh_hosts: Callable[..., list[Host]]) -> Host:
+    """One host as new."""
+    return fresh_hosts("target")[0]
+
+
+@pytest.fixture(scope="session")
+def ansible(fleet: Fleet) -> Ansible:
+    """The Ansible under test, as this fleet's controller."""
+    return Ansible(fleet, default_venv())
+
+
+@pytest.fixture
+def controller(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """This process with the controller's environment (nix on PATH, its configuration): for tests that call our code directly."""
+    env = fleet.env()
+    for name, value in fleet.exports().items():
+        monkeypatch.setenv(name, value)
+    return env
