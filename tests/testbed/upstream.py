@@ -188,7 +188,13 @@ class Upstream:
     path: Path
 
     def url(self, branch: str = BRANCHES[0]) -> str:
+        """What a flake's input says to follow a branch."""
         return f"git+file://{self.path}?ref={branch}"
+
+    def pinned_url(self, release: str) -> str:
+        """One release by its revision: nix may answer from an old look at a tag for an hour."""
+        tag = f"refs/tags/{find(release).name}"
+        return f"{self.url(tag)}&rev={self.revision(tag)}"
 
     def git(self, *args: str, env: Mapping[str, str] | None = None) -> str:
         argv = ["git", f"--git-dir={self.path}", *args]
@@ -244,7 +250,7 @@ def build_installer(scratch: Path, env: Mapping[str, str] | None = None, *, rele
     upstream = create(scratch / "nixpkgs.git")
     flake = scratch / "flake"
     flake.mkdir(parents=True, exist_ok=True)
-    (flake / "flake.nix").write_text(_INSTALLER_FLAKE % (upstream.url(release_ref(release)), f"{platform.machine()}-linux"))
+    (flake / "flake.nix").write_text(_INSTALLER_FLAKE % (upstream.pinned_url(release), f"{platform.machine()}-linux"))
     argv = ["nix", "build", "--no-link", "--print-out-paths", "--no-write-lock-file"]
     argv.append(f"path:{flake}#nixosConfigurations.installer.config.system.build.toplevel")
     found = dict(os.environ if env is None else env)
@@ -253,11 +259,6 @@ def build_installer(scratch: Path, env: Mapping[str, str] | None = None, *, rele
     if done.returncode:
         raise BuildFailed(f"installer {release}: nix build failed. {done.stderr.strip()}")
     return Path(done.stdout.strip())
-
-
-def release_ref(name: str) -> str:
-    """A release as a git reference for a flake's URL."""
-    return f"refs/tags/{find(name).name}"
 
 
 _INSTALLER_FLAKE = """{
