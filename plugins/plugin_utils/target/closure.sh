@@ -33,12 +33,10 @@ end_left_over() {
 own_daemon() {
     unit=flotilla-copy-$$-$(date +%s)
     folder=/run/flotilla/$unit
-    mkdir -p /run/flotilla
-    mkdir -m 700 "$folder"
-    chown "$2" "$folder"
     trust=
     [ "$3" != yes ] || trust="extra-trusted-users = $2"
     systemd-run --quiet --collect --unit="$unit" --property=RuntimeMaxSec="$4" --property=LimitNOFILE=65536 \
+        --property=RuntimeDirectory="flotilla/$unit" --property=RuntimeDirectoryMode=0700 \
         --setenv=NIX_DAEMON_SOCKET_PATH="$folder/socket" --setenv=NIX_CONFIG="$trust" --setenv=FLOTILLA_COPY="$1" \
         "$(command -v nix-daemon)"
     tries=0
@@ -46,6 +44,8 @@ own_daemon() {
         sleep 0.05
         tries=$((tries + 1))
     done
+    # Until now nobody but root could open it; from now on nobody but root and that user.
+    chown "$2" "$folder"
     echo "unit $unit"
 }
 
@@ -83,7 +83,6 @@ finish() {
     fi
     if [ -n "$3" ]; then
         systemctl stop "$3" 2>/dev/null || true
-        rm -rf "/run/flotilla/$3"
     fi
 }
 
