@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from . import git, nix_lock
-from .errors import BadInput, CommandFailed, FlotillaError
+from .errors import BadInput, CommandFailed
 from .lock_message import pins_text, subject_line, whole_message
-from .lockfile import Change, Lock, difference, followed, input_paths, parse_lock, resolve, root_inputs
+from .lockfile import Change, Lock, Node, difference, followed, input_paths, parse_lock, resolve, root_inputs
 from .nix import flake_ref
 from .runner import Runner, checked
 from .update_group import UpdateGroup, checked_input
@@ -175,7 +175,7 @@ def _work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | 
     if worktree is None:
         return ()
     flake = "flake.nix" if group.flake == "." else f"{group.flake}/flake.nix"
-    for file in git.dirty_files(repo, worktree, [flake, group.lock], ignored=True):
+    for file in git.dirty_files(repo, [flake, group.lock], worktree=worktree, ignored=True):
         if file.state in ("untracked", "ignored"):
             force = "--force " if file.state == "ignored" else ""
             raise BadInput(
@@ -185,7 +185,7 @@ def _work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | 
             )
         if file.path == group.lock:
             _check_lock_state(group, file, allow_dirty)
-    dirty = git.dirty_files(repo, worktree)
+    dirty = git.dirty_files(repo, worktree=worktree)
     if not dirty:
         return ()
     names = ", ".join(file.path for file in dirty[:10]) + (f" and {len(dirty) - 10} more" if len(dirty) > 10 else "")
@@ -269,9 +269,7 @@ class _Job:
     def _check_allowed(self, named: Sequence[str] | None) -> None:
         """Nothing may move that the group's own inputs do not allow."""
         if named is not None and not named:
-            raise BadInput(
-                self.group.name, "no input may move: the list of inputs is empty", "Name some, or leave it out for all."
-            )
+            raise BadInput(self.group.name, "the list of inputs is empty, so none may move", "Name some, or leave it out.")
         allowed = None if self.group.inputs is None else input_paths(self.group.inputs)
         for name in named or ():
             path = tuple(checked_input(name).split("/"))
@@ -308,7 +306,7 @@ class _Job:
             f"Its inputs are {', '.join(root_inputs(lock)) or 'none'}.",
         )
 
-    def _node(self, old: Lock | None, name: str) -> nix_lock.Node:
+    def _node(self, old: Lock | None, name: str) -> Node:
         key = resolve(old, name.split("/")) if old else None
         if old is None or key is None:
             raise BadInput(
@@ -416,8 +414,8 @@ class Landing:
 def accept(runner: Runner, group: UpdateGroup, *, commit: str | None = None, push: bool = False, check: bool = False) -> Landing:
     """Bring the group's branch to its candidate, by fast-forward or merge, and drop the candidate's ref.
 
-    commit: the candidate that was proven, landed even if a later run has made another one since. push: to the branch's remote first,
-    so that a refused push leaves the branch as it was. check: only say. On failure the candidate stays.
+    commit: the candidate that was proven, landed even if a later run has made another one since. push: to the branch's remote
+    first, so that a refused push leaves the branch as it was. check: only say. On failure the candidate stays.
     """
     repo = git.open_repository(runner, group.repo, group.name)
     branch = group.branch or git.current_branch(repo)
@@ -490,7 +488,7 @@ def _move(repo: git.Repository, branch: str, worktree: str | None, head: str, ta
 
 
 def _check_worktree(repo: git.Repository, group: UpdateGroup, worktree: str) -> None:
-    for file in git.dirty_files(repo, worktree, [group.lock], ignored=True):
+    for file in git.dirty_files(repo, [group.lock], worktree=worktree, ignored=True):
         raise BadInput(
             group.name,
             f"{file.path} in {worktree} has uncommitted changes, which landing would overwrite; the candidate was kept",
@@ -537,6 +535,3 @@ def discard(runner: Runner, group: UpdateGroup, *, commit: str | None = None, ch
     if not check:
         git.delete_ref(repo, candidate_ref(group), named)
     return Landing(branch, head, head, named, message, changed=True)
-
-
-__all__ = ["Candidate", "FlotillaError", "Landing", "Wish", "accept", "candidate_ref", "discard", "make_candidate", "publish"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -70,7 +70,7 @@ class Pin:
         """Day of the pinned revision in UTC, as 2026-11-02; None where the lock has none (0 and 1 are placeholders)."""
         if self.last_modified is None or self.last_modified <= 1:
             return None
-        return datetime.fromtimestamp(self.last_modified, timezone.utc).strftime("%Y-%m-%d")
+        return datetime.fromtimestamp(self.last_modified, UTC).strftime("%Y-%m-%d")
 
     def age(self, now: float) -> float | None:
         """Days from the pinned revision to `now` (Unix seconds); None where the lock has no date."""
@@ -184,12 +184,13 @@ def resolve(lock: Lock, path: Sequence[str]) -> str | None:
 def _resolve(lock: Lock, path: InputPath, seen: frozenset[InputPath]) -> str | None:
     if path in seen:
         return None
-    key: str | None = lock.root
+    key = lock.root
     for name in path:
-        edge = lock.nodes[key].inputs.get(name) if key in lock.nodes else None
-        key = _resolve(lock, edge, seen | {path}) if isinstance(edge, tuple) else edge
-        if key is None:
+        edge = lock.nodes[key].inputs.get(name)
+        found = _resolve(lock, edge, seen | {path}) if isinstance(edge, tuple) else edge
+        if found is None or found not in lock.nodes:
             return None
+        key = found
     return key
 
 
@@ -261,13 +262,10 @@ def _walk(lock: Lock, path: InputPath, key: str, above: tuple[str, ...]) -> Iter
 
 
 def reachable(lock: Lock, inputs: Collection[str] | None) -> frozenset[str]:
-    """Keys of the nodes that belong to these inputs alone: by direct edges, for what is followed is another's. None: all but root."""
+    """Keys of the nodes below these inputs (None: all) by direct edges: what is followed belongs to another input."""
     wanted = None if inputs is None else input_paths(inputs)
-    return frozenset(
-        edge
-        for path, edge in _walk(lock, (), lock.root, ())
-        if isinstance(edge, str) and (wanted is None or _under(path, wanted))
-    )
+    walk = _walk(lock, (), lock.root, ())
+    return frozenset(edge for path, edge in walk if isinstance(edge, str) and (wanted is None or _under(path, wanted)))
 
 
 def _under(path: InputPath, allowed: Collection[InputPath]) -> bool:
@@ -341,7 +339,7 @@ _FORGES: Mapping[str, tuple[str, str]] = {
 
 
 def compare_link(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """A page that shows what lies between two locked references; None where the forge has none or they are of two repositories."""
+    """A page that shows what lies between two locked references; None if there is none, or they are of two repositories."""
     kind = str(new.get("type"))
     same = all(old.get(key) == new.get(key) for key in ("type", "host")) and all(
         str(old.get(key)).lower() == str(new.get(key)).lower() for key in ("owner", "repo")

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action behind flotilla.nixos.flake_lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from ansible.utils.display import Display
+from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import (
+    Candidate,
+    Landing,
+    Upstream,
+    Wish,
+    accept,
+    discard,
+    make_candidate,
+    publish,
+)
+from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
+from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
+from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_nix
+from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUPS, groups_from_options
+
+_T = TypeVar("_T")
+_display = Display()
+
+
+class ActionModule(FlotillaAction):
+    """Makes candidates of update groups on the builder, lands them, or drops them."""
+
+    ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
+        "groups": GROUPS,
+        "state": {"type": "str", "choices": ["updated", "accepted", "discarded"], "default": "updated"},
+        "inputs": {"type": "list", "elements": "str"},
+        "pins": {"type": "dict"},
+        "push": {"type": "bool", "default": False},
+        "allow_dirty": {"type": "bool", "default": False},
+        "continue_on_error": {"type": "bool", "default": False},
+    }
+
+    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the interface
+        """Do it for each group, and say what came of each."""
+        groups = groups_from_options(options["groups"])
+        self.phase = "lock"
+        if options["state"] == "updated":
+            return self._update(self.builder(), groups, options)
+        commits = {given["name"]: given["commit"] for given in options["groups"]}
+        return self._land(self.builder(), groups, commits, options)
+
+    def _update(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
+        wish = _wish(options)
+        require_nix(runner)
+        upstream: Upstream = {}
+
+        def make(group: UpdateGroup) -> Candidate:
+            return make_candidate(runner, group, wish, upstream=upstream, allow_dirty=options["allow_dirty"])
+
+        made, errors = _each(groups, make)
+        if errors and not options["continue_on_error"]:
+            # All or none: no ref was written yet.
+            raise next(iter(errors.values()))
+        if not self.check_mode:
+            _done, unpublished = _each([candidate.group for candidate in made.values()], lambda group: publish(made[group.name]))
+            errors |= unpublished
+        for warning in dict.fromkeys(warning for candidate in made.values() for warning in candidate.warnings):
+            _display.warning(warning)
+        results = {name: _candidate_result(candidate) for name, candidate in made.items()}
+        result = self._result(groups, results, errors, options)
+        if self.diff_mode:
+            result["diff"] = [_diff(candidate) for candidate in made.values() if candidate.candidate]
+        return result
+
+    def _land(
+        self, runner: Runner, groups: list[UpdateGroup], commits: Mapping[str, str | None], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        def land(group: UpdateGroup) -> Landing:
+            commit = commits[group.name]
+            if options["state"] == "discarded":
+                return discard(runner, group, commit=commit, check=self.check_mode)
+            return accept(runner, group, commit=commit, push=options["push"], check=self.check_mode)
+
+        landed, errors = _each(groups, land, go_on=options["continue_on_error"])
+        results = {name: _landing_result(landing) for name, landing in landed.items()}
+        return self._result(groups, results, errors, options)
+
+    @staticmethod
+    def _result(
+        groups: list[UpdateGroup],
+        results: dict[str, dict[str, Any]],
+        errors: Mapping[str, FlotillaError],
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        for group in groups:
+            known = _nothing(group) | results.get(group.name, {})
+            if group.name in errors:
+                known |= {"failed": True, "changed": False, "msg": str(errors[group.name])}
+            results[group.name] = known
+        result: dict[str, Any] = {"changed": any(r["changed"] for r in results.values()), "groups": results}
+        if errors and not options["continue_on_error"]:
+            result |= {"failed": True, "msg": "\n".join(map(str, errors.values())), "phase": "lock"}
+        return result
+
+
+def _wish(options: Mapping[str, Any]) -> Wish:
+    pins = options["pins"] or {}
+    for name, revision in pins.items():
+        if not isinstance(revision, str):
+            raise BadInput(f"input {name}", f"its revision {revision!r} is not text", "Put it into quotes.")
+    return Wish(None if options["inputs"] is None else tuple(options["inputs"]), pins)
+
+
+def _each(
+    groups: list[UpdateGroup], work: Callable[[UpdateGroup], _T], *, go_on: bool = True
+) -> tuple[dict[str, _T], dict[str, FlotillaError]]:
+    """What the work gave for each group, and the expected failures; go_on False: nothing after the first of these."""
+    done: dict[str, _T] = {}
+    errors: dict[str, FlotillaError] = {}
+    for group in groups:
+        try:
+            done[group.name] = work(group)
+        except FlotillaError as error:
+            errors[group.name] = error
+            if not go_on:
+                break
+    return done, errors
+
+
+def _nothing(group: UpdateGroup) -> dict[str, Any]:
+    nothing = dict.fromkeys(("commit", "base", "candidate", "branch"))
+    return {"changed": False, "failed": False, **nothing, "lock": group.lock, "changes": [], "message": "", "warnings": []}
+
+
+def _candidate_result(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "changed": candidate.changed,
+        "commit": candidate.commit,
+        "base": candidate.base,
+        "candidate": candidate.candidate,
+        "branch": candidate.branch,
+        "changes": [_change(change) for change in candidate.changes],
+        "message": candidate.message,
+        "warnings": list(candidate.warnings),
+    }
+
+
+def _landing_result(landing: Landing) -> dict[str, Any]:
+    return {
+        "changed": landing.changed,
+        "commit": landing.commit,
+        "base": landing.base,
+        "candidate": landing.candidate,
+        "branch": landing.branch,
+        "message": landing.message,
+        "merged": landing.merged,
+        "pushed": landing.pushed,
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"input": change.input, "old": _pin(change.old), "new": _pin(change.new), "compare": change.compare}
+
+
+def _pin(pin: Pin | None) -> dict[str, Any] | None:
+    if pin is None:
+        return None
+    return {"url": pin.url, "ref": pin.ref, "rev": pin.rev, "lastModified": pin.last_modified, "narHash": pin.nar_hash}
+
+
+def _diff(candidate: Candidate) -> dict[str, str]:
+    path = f"{candidate.group.repo}/{candidate.group.lock}"
+    return {"before": candidate.before, "after": candidate.after, "before_header": path, "after_header": path}

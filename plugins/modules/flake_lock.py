@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of flotilla.nixos.flake_lock, whose work is done by the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flake_lock
+short_description: Update the locked inputs of update groups as a transaction
+version_added: 0.1.0
+author: The Flotilla authors
+description:
+  - Moves the inputs of one or more update groups, on the machine that the task is for or is delegated to (the builder).
+    No target is touched.
+  - An update is a transaction. O(state=updated) makes a B(candidate), a commit on top of the group's branch that changes the group's
+    lock and nothing else. No branch holds it yet. The ref C(refs/flotilla/candidate/GROUP) names it, so that it can be built and
+    deployed by its revision. When the hosts have proven it, O(state=accepted) brings the branch to it.
+    Otherwise O(state=discarded) drops it, and the branch never knew.
+  - Before O(state=accepted), no branch, no index and no file in the work tree is changed.
+  - Inputs are locked from the branch's last commit. Uncommitted and untracked files are not part of it. They are named in
+    warnings.
+  - An input's upstream is asked once for all groups of the task, so that the groups get the same revisions.
+  - Only the inputs that were asked for may move. A lock file in which anything else would change is an error, as are unknown
+    inputs, and an upstream that did not answer where nix goes on with an older answer.
+  - Needs nix 2.26 or newer and git 2.38 or newer on the builder, and an identity for commits (C(user.name) and C(user.email)).
+    Flakes need not be switched on there. No Python is needed there.
+options:
+  state:
+    description:
+      - V(updated) makes a candidate of each group. A candidate left over from an earlier run is replaced. Where there is nothing
+        to update, there is no candidate afterwards, and the RV(groups.*.commit) to deploy is the branch's head.
+      - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
+        revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is refused
+        while the lock has uncommitted changes there. Without a candidate nothing is done.
+      - V(discarded) drops the candidate. Without a candidate nothing is done.
+    type: str
+    choices: [updated, accepted, discarded]
+    default: updated
+  inputs:
+    description:
+      - With O(state=updated), update only these inputs of the flake. A nested one is named by its path, such as
+        V(home-manager/nixpkgs).
+      - Without it, all that the group may move (O(groups[].inputs)), or, if there are O(pins), only those.
+    type: list
+    elements: str
+  pins:
+    description:
+      - With O(state=updated), put inputs at given revisions. Keys are inputs, values revisions (all digits), branches or tags of
+        the input's own repository, or whole flake references.
+      - A pin lasts until the next update of that input. What C(flake.nix) says is not changed.
+    type: dict
+  push:
+    description:
+      - With O(state=accepted), push the branch too, to where C(git push) would. It is pushed before the branch is moved here, so that a
+        refused push leaves it as it was.
+      - Commits of the branch that were not pushed before go along.
+    type: bool
+    default: false
+  allow_dirty:
+    description:
+      - With O(state=updated), go on although the group's lock has uncommitted changes in the work tree. They are not part of the
+        candidate, and it cannot be accepted while they are there.
+    type: bool
+    default: false
+  continue_on_error:
+    description:
+      - Do not fail the task when a group failed, and go on with the others. What failed is in RV(groups).
+      - Without it, O(state=updated) makes candidates of all groups or of none.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying anything.
+    support: full
+    details:
+      - The inputs are locked and the commit is made, so that it can be built. But no ref names it, and git's garbage
+        collection takes it.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    support: full
+    details: With O(state=updated), shows the pins of each group before and after.
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    support: full
+    details: As long as no upstream has moved. A candidate that would be the same again is kept.
+extends_documentation_fragment:
+  - flotilla.nixos.attributes
+  - flotilla.nixos.attributes.actiongroup
+  - flotilla.nixos.groups
+seealso:
+  - module: flotilla.nixos.flake_info
+  - module: flotilla.nixos.flake_build
+"""
+
+EXAMPLES = r"""
+- name: Lock the newest inputs for the update group sbcs, as a candidate
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: sbcs
+        repo: /srv/fleet
+  delegate_to: localhost
+  run_once: true
+  register: locked
+
+- name: Say what moved
+  ansible.builtin.debug:
+    msg: "{{ locked.groups.sbcs.message }}"
+
+# ... build and deploy locked.groups.sbcs.commit here ...
+
+- name: Bring the branch to what the hosts have proven, and push it
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: sbcs
+        repo: /srv/fleet
+        commit: "{{ locked.groups.sbcs.commit }}"
+    state: accepted
+    push: true
+  delegate_to: localhost
+  run_once: true
+
+- name: Drop a candidate
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: sbcs
+        repo: /srv/fleet
+    state: discarded
+  delegate_to: localhost
+  run_once: true
+
+- name: Update one input of two groups that share a flake, each with its own lock
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: canary
+        repo: /srv/fleet
+        strategy: host_locks
+      - name: stable
+        repo: /srv/fleet
+        strategy: host_locks
+    inputs:
+      - nixpkgs
+
+- name: Put one input at a revision
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: servers
+        repo: /srv/fleet
+    pins:
+      nixpkgs: 9a5b7d4c6e1f2a3b4c5d6e7f8091a2b3c4d5e6f7
+"""
+
+RETURN = r"""
+changed:
+  description: Whether a candidate was made, replaced or dropped, or a branch moved.
+  returned: always
+  type: bool
+groups:
+  description: What became of each update group, by name.
+  returned: when the options could be used
+  type: dict
+  contains:
+    changed:
+      description: Whether the group's candidate or its branch changed.
+      type: bool
+    failed:
+      description: Whether the group failed. Then its branch is as it was.
+      type: bool
+    msg:
+      description: Why, and what to do.
+      returned: when the group failed
+      type: str
+    commit:
+      description:
+        - With O(state=updated) the commit to deploy, which is the candidate, or the branch's head where nothing was to update.
+        - Otherwise the head of the branch now.
+      type: str
+    base:
+      description: The head of the branch before.
+      type: str
+    candidate:
+      description: The candidate that was made, accepted or discarded; null where there was none.
+      type: str
+    branch:
+      description: The branch; null for a detached HEAD.
+      type: str
+    lock:
+      description: The path of the lock in the repository.
+      type: str
+      sample: hosts/sbcs/flake.lock
+    changes:
+      description: The inputs that moved, with O(state=updated). The flake's own come first.
+      type: list
+      elements: dict
+      contains:
+        input:
+          description: The input, or the path to a nested one.
+          type: str
+          sample: nixpkgs
+        old:
+          description: What it was locked to; null if it is new.
+          type: dict
+          contains: &pin
+            url:
+              description: The flake reference without a revision.
+              type: str
+              sample: github:NixOS/nixpkgs
+            ref:
+              description: The branch or tag that it follows; null if there is none.
+              type: str
+            rev:
+              description: The revision; null for inputs that have none.
+              type: str
+            lastModified:
+              description: The time of the revision, in Unix seconds.
+              type: int
+            narHash:
+              description: The hash of the source.
+              type: str
+        new:
+          description: What it is locked to now; null if it is gone.
+          type: dict
+          contains: *pin
+        compare:
+          description: A web page that shows what lies between, for inputs from GitHub, GitLab and SourceHut; otherwise null.
+          type: str
+    message:
+      description: The subject of the candidate's commit.
+      type: str
+      sample: "sbcs: nixpkgs 2026-11-02 → 2026-11-20"
+    warnings:
+      description: Files that are not committed and so not part of the update, and inputs that no update can move.
+      type: list
+      elements: str
+    merged:
+      description: Whether the branch had moved, so that the candidate was merged.
+      returned: with O(state=accepted) and O(state=discarded)
+      type: bool
+    pushed:
+      description: Whether the branch was pushed.
+      returned: with O(state=accepted) and O(state=discarded)
+      type: bool
+msg:
+  description: What failed, naming the groups.
+  returned: when it failed
+  type: str
+"""
