@@ -22,7 +22,8 @@ class FlakeSource:
     """A group's flake as nix is given it.
 
     group: the update group's name, flake: its directory in the repository, both for messages. ref: the flake reference.
-    reference_lock: a lock file on the builder that takes the place of the flake's own. commit: "" for the work tree.
+    reference_lock: a lock file on the builder that takes the place of the flake's own; lasting_lock: the same for commands
+    that are shown to people. commit: "" for the work tree.
     """
 
     group: str
@@ -30,6 +31,7 @@ class FlakeSource:
     ref: str
     commit: str = ""
     reference_lock: str | None = None
+    lasting_lock: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,12 @@ _MANY = """cs: builtins.listToAttrs (map (name: {{
 def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix.EVALUATION) -> tuple[str, ...]:
     """The names in the flake's nixosConfigurations, sorted. No host is evaluated for it."""
     installable = f"{source.ref}#{CONFIGURATIONS}"
-    names = nix.eval_json(
-        runner, source.group, installable, apply="builtins.attrNames", reference_lock=source.reference_lock, timeout=timeout
-    )
+    lock = source.reference_lock
+    try:
+        names = nix.eval_json(runner, source.group, installable, apply="builtins.attrNames", reference_lock=lock, timeout=timeout)
+    except CommandFailed as error:
+        command = shlex.join(["nix", "eval", *nix.lock_flags(source.lasting_lock), installable, "--apply", "builtins.attrNames"])
+        raise _located(runner, source, error, f"Run: {command}") from error
     if not isinstance(names, list):
         raise BadInput(source.group, f"{CONFIGURATIONS} of {source.flake} is not an attribute set", "Look at its outputs.")
     return tuple(sorted(str(name) for name in names))
@@ -178,15 +183,21 @@ def _one(runner: Runner, source: FlakeSource, name: str, expression: str, timeou
     if result.status == 0:
         value: Mapping[str, object] = json.loads(result.stdout)
         return value
-    message = parsed(result.stderr)
-    place = message.place(nix.source_path(runner, source.ref, reference_lock=source.reference_lock)) if message.positions else ""
-    error = explained(result, source.group, f"evaluation of {name} failed", f"Run: {reproduce(source, name)}")
-    if place and error.what.endswith(message.text):
-        raise CommandFailed(error.subject, f"{error.what} at {place}", error.hint, result=result)
-    raise error
+    error = explained(result, source.group, f"evaluation of {name} failed")
+    raise _located(runner, source, error, f"Run: {reproduce(source, name)}")
+
+
+def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: str) -> FlotillaError:
+    """The same error with the place in the repository that it is about, where nix's own words are all that it says."""
+    message = parsed(error.result.stderr) if error.result else None
+    if message is None or not error.what.endswith(message.text):
+        return error
+    path = nix.source_path(runner, source.ref, reference_lock=source.reference_lock) if message.positions else None
+    place = message.place(path, source.flake)
+    return CommandFailed(error.subject, f"{error.what} at {place}" if place else error.what, hint, result=error.result)
 
 
 def reproduce(source: FlakeSource, name: str) -> str:
     """The command with which a person sees the whole of nix's message for a host."""
     installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
-    return shlex.join(["nix", "eval", "--raw", "--show-trace", *nix.lock_flags(source.reference_lock), installable])
+    return shlex.join(["nix", "eval", "--raw", "--show-trace", *nix.lock_flags(source.lasting_lock), installable])

@@ -76,7 +76,7 @@ def flake_source(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty
         parse_lock(text, group.name, group.lock)
     ref = nix.flake_ref(repo.path, group.flake, None if dirty else commit, shallow=repo.shallow)
     with _reference_lock(repo.runner, group, text) as lock:
-        yield FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock)
+        yield FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock, lock and f"{repo.path}/{group.lock}")
 
 
 def require_flake(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> None:

@@ -12,6 +12,7 @@ from .runner import RunResult
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _POSITION = re.compile(r"^\s*at (?P<file>/\S+?|«[^»]*»):(?P<line>\d+):\d+:?\s*$", re.MULTILINE)
 _BLOCK = re.compile(r"^(?P<indent> *)error:(?P<first>.*)$", re.MULTILINE)
+_SOURCE = re.compile(r"^/nix/store/[^/]+/")
 _CODE = re.compile(r"^\s*(\d+)?\|")
 
 
@@ -29,11 +30,16 @@ class NixMessage:
     text: str
     positions: tuple[tuple[str, int], ...]
 
-    def place(self, source: str | None) -> str:
-        """The nearest position in the flake's own source (a store path), as a path in the repository; "" if there is none."""
+    def place(self, source: str | None, flake: str) -> str:
+        """The nearest position in the flake's own source, as a path in the repository; "" if there is none.
+
+        source: the source's store path. Where it is not known, a file of the same path as one of the flake's directory counts.
+        """
         for file, line in self.positions:
-            if source and file.startswith(f"{source}/"):
-                return f"{file.removeprefix(f'{source}/')}:{line}"
+            inner = _SOURCE.sub("", file)
+            ours = file.startswith(f"{source}/") if source else inner != file and inner.startswith(f"{flake}/")
+            if ours:
+                return f"{inner}:{line}"
         return ""
 
 
