@@ -167,7 +167,6 @@ let
   install =
     name: unit:
     let
-      source = pkgs.writeText "unit-${storeName name}" unit.text;
       pull =
         kind: target: ''
           mkdir -p "$out/${target}.${kind}"
@@ -178,7 +177,9 @@ let
     if unit.enable then
       ''
         mkdir -p "$(dirname "$out"/${file})"
-        ln -s ${source} "$out"/${file}
+        cat > "$out"/${file} << 'END OF UNIT'
+        ${lib.removeSuffix "\n" unit.text}
+        END OF UNIT
       ''
       + lib.concatMapStrings (pull "wants") unit.wantedBy
       + lib.concatMapStrings (pull "requires") unit.requiredBy

@@ -9,7 +9,7 @@ case $2 in boot | dry-activate) exit 0 ;; esac
 [ -e "$current" ] && [ -e "$new" ] || exit 0
 
 pairs() {
-  tr -d '{}\n' < "$1" | tr ',' '\n' | sed -n 's/^"\([^"]*\)":"\([^"]*\)"$/\1 \2/p'
+  { tr -d '{}\n' < "$1"; echo; } | tr ',' '\n' | sed -n 's/^"\([^"]*\)":"\([^"]*\)"$/\1 \2/p'
 }
 changes=$(
   { pairs "$current" | sed 's/^/old /'; pairs "$new" | sed 's/^/new /'; } |
