@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of a rollout; documentation in plugins/modules/rollout_plan.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.planning import Findings, make_plan
+from ..module_utils.report import plan_lines
+from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.values import plain
+
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "groups": {"type": "list", "elements": "dict", "required": True},
+    "locked": {"type": "dict", "default": {}},
+    "built": {"type": "dict", "default": {}},
+    "serial": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
+    "max_fail_percentage": {"type": "float", "default": 0.0},
+}
+
+
+class ActionModule(FlotillaAction):
+    """Runs once, on the controller, between the build and the first batch."""
+
+    ARGUMENT_SPEC = _ARGUMENTS
+
+    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Say who is updated to what and when, from what the earlier stages found."""
+        hostvars = task_vars["hostvars"]
+        names = [host["name"] for group in options["groups"] for host in group["hosts"]]
+        findings = Findings(
+            groups=options["groups"],
+            locked=options["locked"].get("groups") or {},
+            built=options["built"].get("groups") or {},
+            info={name: plain(hostvars[name].get("flotilla_info") or {}) for name in names},
+        )
+        plan = make_plan(findings, options["serial"], options["max_fail_percentage"])
+        lines = plan_lines(plan)
+        for line in lines:
+            self.progress(line)
+        order = [host for batch in plan.batches for host in batch]
+        return {
+            "plan": plain(plan.as_dict()),
+            # A play cannot have an empty list of hosts; this pattern matches none.
+            "order": order or ["all:!all"],
+            "serial": [len(batch) for batch in plan.batches] or [1],
+            "lines": lines,
+        }

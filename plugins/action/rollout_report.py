@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The truth at the end of a rollout; documentation in plugins/modules/rollout_report.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.conclusion import Landing, conclude_report
+from ..module_utils.gate import Plan
+from ..module_utils.report import outcome_lines
+from ..plugin_utils.action_base import FlotillaAction
+
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "plan": {"type": "dict", "required": True},
+    "verdict": {"type": "dict", "required": True},
+    "accepted": {"type": "dict", "default": {}},
+    "discarded": {"type": "dict", "default": {}},
+    "rolled_back": {"type": "list", "elements": "dict", "default": []},
+}
+
+
+class ActionModule(FlotillaAction):
+    """Runs once after the last batch, on the controller."""
+
+    ARGUMENT_SPEC = _ARGUMENTS
+
+    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Show what became of every host and group, and say which hosts must be reported as failed."""
+        plan = Plan.from_dict(options["plan"])
+        landing = Landing(options["accepted"], options["discarded"], options["rolled_back"], check=self.check_mode)
+        report = conclude_report(plan, options["verdict"], landing)
+        lines = outcome_lines(plan, report.outcomes, report.results, report.landed)
+        for line in lines:
+            self.progress(line)
+        return {
+            "hosts": {name: {"outcome": str(o.outcome), "reason": o.reason} for name, o in report.outcomes.items()},
+            "groups": {result.group: report.landed.get(result.group, "") for result in report.results},
+            "bad": report.bad,
+            "lines": lines,
+        }

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who a rollout is for, and how far it goes; documentation in plugins/modules/rollout_scope.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ..module_utils.errors import BadInput
+from ..module_utils.outcome import stages_to_run
+from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.fleet import update_groups
+from ..plugin_utils.role_options import check_role_options
+from ..plugin_utils.values import plain
+
+
+class ActionModule(FlotillaAction):
+    """Runs once at the head of a rollout, on the controller."""
+
+    ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {"all": {"type": "bool", "default": False}}
+
+    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse a rollout that nobody limited; else the update groups of the hosts and the stages to run."""
+        run_tags, skip_tags = plain(task_vars.get("ansible_run_tags", ["all"])), plain(task_vars.get("ansible_skip_tags", []))
+        stages = stages_to_run(run_tags, skip_tags)
+        hosts = plain(task_vars["ansible_play_hosts_all"])
+        if stages:
+            _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
+            _refuse_slice(task_vars)
+            check_role_options("rollout", "prepare", hosts, task_vars["hostvars"])
+        return {
+            "stages": [str(stage) for stage in stages],
+            "groups": update_groups(hosts, task_vars["hostvars"]) if stages else [],
+        }
+
+
+def _refuse_unlimited(task_vars: Mapping[str, Any], *, everything: bool, count: int) -> None:
+    if not everything and not task_vars.get("ansible_limit"):
+        raise BadInput(
+            "rollout",
+            f"there is no limit, so all {count} hosts of the inventory would be updated",
+            "Name the hosts or groups with -l, or set flotilla_all=true.",
+        )
+
+
+def _refuse_slice(task_vars: Mapping[str, Any]) -> None:
+    # AWX runs the slices of a job template as a workflow that has the template's name; nothing else tells a slice.
+    template = task_vars.get("awx_job_template_name")
+    if template and template == task_vars.get("awx_workflow_job_name"):
+        raise BadInput(
+            "rollout",
+            f"AWX runs the job template {plain(template)!r} in slices, which do not know of each other's failures",
+            "Set the template's job slicing to 1 (or give a workflow another name than its job template).",
+        )

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter plugins of flotilla.nixos over update groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils.errors import FlotillaError
+from ..plugin_utils.fleet import update_groups
+from ..plugin_utils.values import plain
+
+
+def _update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        return update_groups(hosts, hostvars)
+    except FlotillaError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+def at_commits(groups: Iterable[Mapping[str, Any]], locked: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The groups with the commits that flake_lock gave them; without those whose lock failed."""
+    results = plain((locked or {}).get("groups") or {})
+    found = []
+    for group in plain(list(groups)):
+        result = results.get(group["name"])
+        if result is None:
+            found.append(group)
+        elif not result.get("failed"):
+            found.append({**group, "commit": result["commit"]})
+    return found
+
+
+def built_system(built: Mapping[str, Any] | None, host: str) -> str:
+    """The host's system (store path) in a result of flake_build; "" if it has none."""
+    for group in ((built or {}).get("groups") or {}).values():
+        if host in (group.get("hosts") or {}):
+            return str(group["hosts"][host].get("system") or "")
+    return ""
+
+
+def wants_reboot(activated: Mapping[str, Any], policy: str, goal: str) -> bool:
+    """Whether a host is to be rebooted now. With goal boot, `if_needed` leaves the time of the reboot to the host's owner."""
+    if goal not in ("switch", "boot"):
+        return False
+    if policy == "always":
+        return activated.get("outcome") != "unchanged"
+    needed = activated.get("reboot_needed") or activated.get("outcome") == "staged_for_boot"
+    return policy == "if_needed" and goal == "switch" and bool(needed)
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Names and functions."""
+        return {
+            "update_groups": _update_groups,
+            "at_commits": at_commits,
+            "built_system": built_system,
+            "wants_reboot": wants_reboot,
+        }

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: what a rollout ended with, and for which hosts it has to count as failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .gate import GroupResult, Plan
+from .outcome import HostOutcome, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Results of accepting, of discarding (both of flake_lock), and of rolling back the hosts of halted groups (a loop)."""
+
+    accepted: Mapping[str, Any]
+    discarded: Mapping[str, Any]
+    rolled_back: Sequence[Mapping[str, Any]]
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The end of a rollout. landed: each group's candidate's fate, in words. bad: host → why the run has failed for it."""
+
+    outcomes: dict[str, HostOutcome]
+    results: list[GroupResult]
+    landed: dict[str, str]
+    bad: dict[str, str]
+
+
+def conclude_report(plan: Plan, verdict: Mapping[str, Any], landing: Landing) -> Conclusion:
+    """Put together what the gate said at the end and what was then done."""
+    outcomes = {
+        name: HostOutcome(name, Outcome(value["outcome"]), value["reason"]) for name, value in verdict["outcomes"].items()
+    }
+    outcomes |= _rolled_back(landing.rolled_back)
+    results = [GroupResult(**value) for value in verdict["results"]]
+    landed, problems = _landed(plan, results, landing)
+    bad = {
+        name: f"{name} {outcome.outcome.replace('_', ' ')}: {outcome.reason}"
+        for name, outcome in outcomes.items()
+        if outcome.outcome.bad or outcome.outcome is Outcome.HELD
+    }
+    for group, problem in problems.items():
+        # A recap knows only hosts, so the group's first one carries the group's failure.
+        bad.setdefault(plan.members(group)[0], problem)
+    return Conclusion(outcomes, results, landed, bad)
+
+
+def _rolled_back(results: Sequence[Mapping[str, Any]]) -> dict[str, HostOutcome]:
+    found = {}
+    for result in results:
+        host = str(result["item"])
+        if result.get("failed"):
+            why = f"its group halted, and going back failed: {result.get('msg')}"
+            found[host] = HostOutcome(host, Outcome.FAILED, why)
+        else:
+            found[host] = HostOutcome(host, Outcome.ROLLED_BACK, "its group halted (flotilla_rollback_confirmed)")
+    return found
+
+
+def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tuple[dict[str, str], dict[str, str]]:
+    landed: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for result in results:
+        group = plan.groups[result.group]
+        if group.candidate is None:
+            continue
+        ref = f"refs/flotilla/candidate/{result.group}"
+        if result.accept and landing.check:
+            landed[result.group] = f"the candidate would be landed on {group.branch}"
+        elif result.accept:
+            problem = _problem(landing.accepted, result.group)
+            commit = str(_group(landing.accepted, result.group).get("commit") or group.candidate)[:12]
+            landed[result.group] = f"landed {commit} on {group.branch}"
+            if problem:
+                landed[result.group] = problems[result.group] = (
+                    f"{result.group}: the candidate was proven, but did not land: {problem}"
+                )
+        elif result.mixed and not result.discard:
+            hosts = ", ".join(result.mixed)
+            landed[result.group] = (
+                f"not landed. {hosts} run the candidate {group.candidate[:12]}, kept as {ref}. "
+                f"Bring them back with: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
+            )
+        elif result.discard:
+            problem = _problem(landing.discarded, result.group) if not landing.check else ""
+            why = "" if not result.reason or result.halted else f" ({result.reason})"
+            landed[result.group] = f"candidate dropped{why}; {group.branch} was never changed"
+            if problem:
+                problems[result.group] = f"{result.group}: the candidate could not be dropped: {problem}"
+        else:
+            landed[result.group] = f"candidate {group.candidate[:12]} left as {ref}"
+    return landed, problems
+
+
+def _group(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (result.get("groups") or {}).get(name) or {}
+    return found
+
+
+def _problem(result: Mapping[str, Any], name: str) -> str:
+    """Why an accept or discard did not work for the group; "" if it did."""
+    group = _group(result, name)
+    if group and not group.get("failed"):
+        return ""
+    return str(group.get("msg") or result.get("msg") or "no result was given")

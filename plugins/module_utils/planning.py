@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: from what lock, build and a look at the hosts have found to the plan of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .batches import Size, schedule
+from .gate import Plan, PlannedGroup, PlannedHost, judge
+from .outcome import Outcome, without_subject
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Results of the stages before: groups as their modules take them; locked and built by group; info by host."""
+
+    groups: Sequence[Mapping[str, Any]]
+    locked: Mapping[str, Mapping[str, Any]]
+    built: Mapping[str, Mapping[str, Any]]
+    info: Mapping[str, Mapping[str, Any]]
+
+
+def make_plan(findings: Findings, serial: Sequence[Size], max_fail_percentage: float) -> Plan:
+    """Only hosts that need the update and can have it come into batches, so that every batch proves something."""
+    groups = {group["name"]: _group(group["name"], findings) for group in findings.groups}
+    hosts = {
+        host["name"]: _host(host["name"], groups[group["name"]], findings) for group in findings.groups for host in group["hosts"]
+    }
+    plan = Plan(groups, hosts, [], max_fail_percentage)
+    verdicts = {name: judge(plan, name, {}, 0) for name in groups}
+    for name, host in hosts.items():
+        verdict = verdicts[host.group]
+        if verdict.halted and host.outcome is None:
+            hosts[name] = PlannedHost(
+                host.name,
+                host.group,
+                host.system,
+                host.previous,
+                Outcome.HELD,
+                f"update group {host.group} halted: {verdict.reason}",
+            )
+    to_update = {group: [name for name in plan.members(group) if hosts[name].outcome is None] for group in groups}
+    return Plan(groups, hosts, schedule(to_update, serial), max_fail_percentage)
+
+
+def _group(name: str, findings: Findings) -> PlannedGroup:
+    locked, built = findings.locked.get(name, {}), findings.built.get(name, {})
+    error = ""
+    if locked.get("failed"):
+        error = str(locked.get("msg") or "its lock could not be made")
+    elif built.get("failed") and not built.get("hosts"):
+        error = str(built.get("msg") or "it could not be built")
+    return PlannedGroup(
+        name,
+        commit=built.get("commit") or locked.get("commit"),
+        base=locked.get("base"),
+        candidate=locked.get("candidate"),
+        branch=locked.get("branch"),
+        changes=list(locked.get("changes") or []),
+        error=error,
+    )
+
+
+def _host(name: str, group: PlannedGroup, findings: Findings) -> PlannedHost:
+    build = (findings.built.get(group.name, {}).get("hosts") or {}).get(name, {})
+    info = findings.info.get(name, {})
+    system, running = build.get("system"), info.get("running")
+    outcome, reason = _known(name, group, build, info)
+    return PlannedHost(name, group.name, system, running, outcome, reason)
+
+
+def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[Outcome | None, str]:
+    """The outcome that is certain before anything is touched, and why."""
+    if group.error:
+        return Outcome.FAILED, group.error
+    if build.get("failed") or not build.get("system"):
+        return Outcome.FAILED, without_subject(name, str(build.get("error") or "its system was not built"))
+    if not info.get("reachable", not info.get("unreachable", False)):
+        return Outcome.DEFERRED, without_subject(name, str(info.get("msg") or "it could not be reached"))
+    if info.get("failed"):
+        return Outcome.FAILED, without_subject(name, str(info.get("msg") or "it could not be looked at"))
+    here, there = build.get("platform"), info.get("platform")
+    if here and there and here != there:
+        return Outcome.FAILED, f"its system is for {here}, and the host is {there}. Correct the host's platform in its flake."
+    if _right(build["system"], info):
+        return Outcome.UNCHANGED, ""
+    return None, ""
+
+
+def _right(system: str, info: Mapping[str, Any]) -> bool:
+    """True if the host runs the system, will boot it, and no guard is armed that would take it away."""
+    return all(info.get(what) == system for what in ("running", "profile", "boot_default")) and not info.get("guard")

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of flotilla.nixos.rollout_plan, whose work is done by the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_plan
+short_description: Plan the batches of a rollout
+version_added: 0.1.0
+author: The Flotilla authors
+description:
+  - Puts together what was locked, what was built and what the hosts run, and decides who is updated to what and when.
+    Part of the role P(flotilla.nixos.rollout#role).
+  - A host that already runs and boots its system, that was not there, or whose system could not be built, comes into no batch.
+    So every batch proves something, and the first host of the first batch is a canary that really changes.
+  - The batches are made for each update group by itself and then merged, so that every group begins with its own canary.
+  - Shows the plan. Runs on the controller and touches nothing. Use it with C(run_once).
+options:
+  groups:
+    description: The update groups, as RV(flotilla.nixos.rollout_scope#module:groups) gives them.
+    type: list
+    elements: dict
+    required: true
+  locked:
+    description: The result of M(flotilla.nixos.flake_lock), if inputs were updated.
+    type: dict
+    default: {}
+  built:
+    description: The result of M(flotilla.nixos.flake_build).
+    type: dict
+    default: {}
+  serial:
+    description:
+      - The size of each batch, as Ansible's C(serial) takes them. Percentages are of the hosts of a group that are to be updated,
+        rounded down, at least one host. The last size repeats.
+    type: list
+    elements: raw
+    default: [1, "25%", "100%"]
+  max_fail_percentage:
+    description: A group of which more hosts than this failed before anything was touched is held as a whole.
+    type: float
+    default: 0.0
+attributes:
+  check_mode:
+    description: It changes nothing in any case.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+notes:
+  - Reads the results of M(flotilla.nixos.system_info) that are registered as C(flotilla_info) for each host.
+seealso:
+  - module: flotilla.nixos.rollout_gate
+"""
+
+EXAMPLES = r"""
+- name: Say who is updated to what, and when
+  flotilla.nixos.rollout_plan:
+    groups: "{{ scope.groups }}"
+    built: "{{ built }}"
+    serial: [1, "50%"]
+  run_once: true
+  register: planned
+"""
+
+RETURN = r"""
+plan:
+  description: The plan, for M(flotilla.nixos.rollout_gate) and M(flotilla.nixos.rollout_report).
+  returned: success
+  type: dict
+  contains:
+    groups:
+      description: By name, the commit to deploy, the candidate and what it changes, or why the group cannot go on.
+      type: dict
+    hosts:
+      description: By name, the host's group, its system, the one that it runs, and its outcome if that is known already.
+      type: dict
+    batches:
+      description: The hosts of each batch.
+      type: list
+      elements: list
+    max_fail_percentage:
+      description: As the option.
+      type: float
+order:
+  description: The hosts to update, batch after batch; a pattern that matches nothing if there are none.
+  returned: success
+  type: list
+  elements: str
+serial:
+  description: The sizes of the batches.
+  returned: success
+  type: list
+  elements: int
+lines:
+  description: The plan as it was shown.
+  returned: success
+  type: list
+  elements: str
+"""

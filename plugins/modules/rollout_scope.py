@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of flotilla.nixos.rollout_scope, whose work is done by the action plugin of the same name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_scope
+short_description: Say who a rollout is for and how far it goes
+version_added: 0.1.0
+author: The Flotilla authors
+description:
+  - Gathers the hosts of the play into update groups, by their variables, and works out from C(--tags) and C(--skip-tags) which
+    stages are to run. Part of the role P(flotilla.nixos.rollout#role).
+  - Refuses a run without C(-l), so that a forgotten limit does not update the whole inventory, and a slice of an AWX job.
+  - Checks the role's variables against its argument specification.
+  - Runs on the controller and touches nothing. Use it with C(run_once).
+options:
+  all:
+    description: Allow a run without a limit.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: It changes nothing in any case.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+seealso:
+  - module: flotilla.nixos.rollout_plan
+"""
+
+EXAMPLES = r"""
+- name: Find the update groups of the hosts in the limit
+  flotilla.nixos.rollout_scope:
+  run_once: true
+  register: scope
+
+- name: Build them
+  flotilla.nixos.flake_build:
+    groups: "{{ scope.groups }}"
+  delegate_to: localhost
+  run_once: true
+  when: "'build' in scope.stages"
+"""
+
+RETURN = r"""
+groups:
+  description: The update groups, as the option O(flotilla.nixos.flake_build#module:groups) takes them.
+  returned: success
+  type: list
+  elements: dict
+stages:
+  description: The stages to run, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: [lock, build, plan, copy, activate, confirm, finish]
+msg:
+  description: Why the run is refused, and what to do.
+  returned: failure
+  type: str
+"""

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: from inventory hosts and their variables to update groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..module_utils.errors import BadInput
+from .values import plain
+
+#: The fields of an update group that variables may set; every host of a group must agree on them.
+_FIELDS = ("repo", "strategy", "branch", "flake", "lock", "inputs")
+
+
+def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The update groups of these hosts, in the shape of the option `groups` of the builder's modules.
+
+    Raises BadInput naming the host if it is in no update group or in two, or if hosts of one group disagree.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for host in map(str, hosts):
+        variables = hostvars[host]
+        name = group_of(host, variables)
+        fields = _fields(host, variables)
+        group = groups.setdefault(name, {"name": name, **fields, "hosts": []})
+        _agree(name, group, fields, host)
+        attribute = str(_value(variables, "flotilla_attribute") or host)
+        group["hosts"].append({"name": host, "attribute": attribute})
+    return list(groups.values())
+
+
+def group_of(host: str, variables: Mapping[str, Any]) -> str:
+    """The host's update group: flotilla_update_group, or the one of its inventory groups that flotilla_update_groups lists."""
+    named = _value(variables, "flotilla_update_group")
+    listed = _value(variables, "flotilla_update_groups")
+    inside = [group for group in plain(variables.get("group_names", [])) if group in (listed or [])]
+    if len(inside) > 1:
+        raise BadInput(
+            host,
+            f"the host is in {len(inside)} update groups: {', '.join(inside)}",
+            "A host has one lock, so leave it in one of them.",
+        )
+    if named and listed and inside and inside[0] != named:
+        raise BadInput(
+            host,
+            f"flotilla_update_group says {named!r}, and the inventory has the host in {inside[0]!r}",
+            "Move the host, or remove the variable.",
+        )
+    if not named and not inside:
+        among = f" (flotilla_update_groups: {', '.join(listed)})" if listed else ""
+        raise BadInput(
+            host,
+            f"the host is in no update group{among}",
+            "Set flotilla_update_group for its inventory group, or leave the host out with -l.",
+        )
+    return str(named or inside[0])
+
+
+def repository_above(path: str) -> str:
+    """The git work tree that holds this directory; the directory itself if there is none (git will then say so)."""
+    start = Path(path)
+    return str(next((p for p in (start, *start.parents) if (p / ".git").exists()), start))
+
+
+def _fields(host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {field: _value(variables, f"flotilla_{field}") for field in _FIELDS}
+    if not fields["repo"]:
+        inventory = _value(variables, "inventory_dir")
+        if not inventory:
+            raise BadInput(
+                host, "the repository is not known", "Set flotilla_repo to the path of the git work tree on the builder."
+            )
+        fields["repo"] = repository_above(str(inventory))
+    return {field: value for field, value in fields.items() if value not in (None, "")}
+
+
+def _value(variables: Mapping[str, Any], name: str) -> Any:
+    return plain(variables.get(name))
+
+
+def _agree(name: str, group: Mapping[str, Any], fields: Mapping[str, Any], host: str) -> None:
+    for field in _FIELDS:
+        if group.get(field) != fields.get(field):
+            first = group["hosts"][0]["name"]
+            raise BadInput(
+                name,
+                f"its hosts disagree on flotilla_{field}: {first} has {group.get(field)!r}, {host} has {fields.get(field)!r}",
+                "An update group has one lock: set the variable for the group, not for a host.",
+            )
