@@ -94,17 +94,23 @@ class SshFailure:
 
 def ssh_failure(text: str, address: str, user: str | None, port: int | None) -> SshFailure | None:
     """The failure that ssh's words name; None if they name none that is known."""
-    for pattern, problem, what, hint in _SAYINGS:
+    for pattern, problem, _what, _hint in _SAYINGS:
         if said := re.search(rf".*(?:{pattern}).*", text, re.IGNORECASE):
-            words = {
-                "user": user or "the user that ssh chose",
-                "known_as": f"[{address}]:{port}" if port not in (None, 22) else address,
-                "scan": f"-p {port} {address}" if port not in (None, 22) else address,
-            }
             # Its own words name the machine: with a ProxyJump it may not be the target.
-            quote = "" if problem in _KEY_PROBLEMS else f" ({said.group().strip().rstrip('.')})"
-            return SshFailure(problem, what.format(**words) + quote, hint.format(**words))
+            detail = "" if problem in _KEY_PROBLEMS else said.group().strip().rstrip(".")
+            return failure_of(problem, address, user, port, detail)
     return None
+
+
+def failure_of(problem: SshProblem, address: str, user: str | None, port: int | None, detail: str = "") -> SshFailure:
+    """The words for a problem (one that has some); detail: what else is known of it."""
+    what, hint = next((what, hint) for _pattern, known, what, hint in _SAYINGS if known is problem)
+    words = {
+        "user": user or "the user that ssh chose",
+        "known_as": f"[{address}]:{port}" if port not in (None, 22) else address,
+        "scan": f"-p {port} {address}" if port not in (None, 22) else address,
+    }
+    return SshFailure(problem, what.format(**words) + (f" ({detail})" if detail else ""), hint.format(**words))
 
 
 def connection_lost(name: str, connection: Any, error: Exception) -> ConnectionLost:
