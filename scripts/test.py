@@ -22,24 +22,30 @@ from stages import LOGS, TOP, Outcome, Stage, report, run
 
 PAIRS = {"floor": Path(".venv/bin"), "newest": Path(".venv-newest/bin")}
 RESULTS = TOP / ".cache/results"
+#: The testbed's hosts are containers, with bridges and mounts.
+AS_ROOT = () if os.geteuid() == 0 else ("sudo", "--preserve-env=CI,PATH,PYTHONDONTWRITEBYTECODE")
+#: Tests mostly wait for hosts; each worker has a fleet of its own, and a file's tests stay together.
+SPREAD = ("-v", "-n", "3", "--dist", "loadfile")
 
 
 def pytest(name: str, pair: str, *arguments: str, **options: object) -> Stage:
     """A stage that runs pytest in one of the environments and leaves its counts behind."""
-    argv = [PAIRS[pair] / "python", "-m", "pytest", "-q", "--color=no", f"--junit-xml={RESULTS / name}.xml", *arguments]
+    words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", f"--junit-xml={RESULTS / name}.xml", *arguments]
+    argv = [*(AS_ROOT if name == "integration" else ()), PAIRS[pair] / "python", *words]
     return Stage(name, argv, **options)  # type: ignore[arg-type]
 
 
 def stages() -> dict[str, list[Stage]]:
-    """The stages of each kind. What needs quiet cores comes `after` the rest."""
+    """The stages of each kind. What measures time, or would disturb what does, comes `after` the rest."""
     lint = lint_stages()
-    quick = (*(stage.name for stage in lint), "unit-floor", "unit-newest", "packaging")
+    quick = (*(stage.name for stage in lint), "unit-floor", "unit-newest", "packaging", "testbed-base")
+    base = Stage("testbed-base", [*AS_ROOT, "tests/testbed/testbed", "prepare"])
     return {
         "lint": lint,
         "unit": [pytest(f"unit-{pair}", pair, "tests/unit") for pair in PAIRS],
         "packaging": [pytest("packaging", "floor", "tests/packages")],
-        "molecule": [],
-        "integration": [pytest("integration", "floor", "tests/integration", "-v", after=quick, live=True)],
+        "molecule": [base, Stage("molecule", [*AS_ROOT, "scripts/molecule", "test"], after=quick)],
+        "integration": [base, pytest("integration", "floor", "tests/integration", *SPREAD, after=quick, live=True)],
     }
 
 
@@ -82,10 +88,13 @@ def main() -> int:
     if unknown or not sys.argv[1:]:
         print(f"usage: scripts/test.py KIND…   (of {', '.join(kinds)})", file=sys.stderr)
         return 64
-    chosen = [stage for kind in sys.argv[1:] for stage in kinds[kind]]
+    by_name = {stage.name: stage for kind in sys.argv[1:] for stage in kinds[kind]}
+    # The base comes first: it downloads while the linters compute.
+    chosen = sorted(by_name.values(), key=lambda stage: stage.name != "testbed-base")
     subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
     RESULTS.mkdir(parents=True)
     LOGS.mkdir(parents=True, exist_ok=True)
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     started = time.monotonic()
     outcomes = []
     for outcome in run(chosen, jobs=2):
