@@ -7,8 +7,7 @@ DOCUMENTATION = r"""
 module: closure_copy
 short_description: Copy a built NixOS system to its host
 version_added: 0.1.0
-author:
-  - The Flotilla contributors (@flotilla)
+author: The Flotilla authors
 description:
   - Copies a system and all store paths that it needs from the builder to the host of the task, with C(nix copy) over C(ssh-ng).
     Paths that the host has are not sent again, so a copy that was cut is taken up where it broke off by running it again.
@@ -55,7 +54,7 @@ options:
   via:
     description:
       - The way from a O(builder) that is another machine. It does not matter if the builder is the controller.
-      - V(controller) copies from one to the other through the controller, which can reach both as Ansible does. Progress is shown.
+      - V(controller) copies through the controller, which reaches both as Ansible does. Progress is shown.
       - V(builder) has the builder send it. Its own ssh keys, known hosts and configuration must let it in at the
         host; address, port and user are those of the inventory. The bytes do not pass the controller.
     type: str
@@ -68,7 +67,7 @@ options:
     type: bool
     default: false
   signing_key:
-    description: The path of a secret key on the builder with which the system is signed before it is sent. The key does not leave it.
+    description: The path of a secret key on the builder, with which the system is signed before it is sent.
     type: path
   substitute:
     description: Whether the host fetches from its own substituters what these have, and only the rest is sent.
