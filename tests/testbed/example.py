@@ -111,8 +111,8 @@ def create(
 ) -> Example:
     """Makes the repository, locked to what upstream's branch is now and committed.
 
-    addresses: of the hosts by name; the others keep their documentation addresses. revision: systems say which commit they are of,
-    so that every commit changes every system. fresh: replace what is there; otherwise a repository that is there is an error.
+    addresses: of the hosts by name; the others keep their documentation addresses. revision: systems say which commit they are
+    of, so that every commit changes every system. fresh: replace what is there; otherwise a repository that is there is an error.
     """
     if path.exists() and fresh:
         shutil.rmtree(path)
