@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What integration tests share: a fleet on this machine, and an Ansible that runs it.
 
-Nothing is skipped: where the testbed cannot run, the tests fail with the one line that says why. FLOTILLA_TESTBED names the
-fleet, FLOTILLA_TEST_VENV the venv with the Ansible under test, FLOTILLA_TESTBED_KEEP=1 leaves the fleet up for a look afterwards.
+Nothing is skipped: where the testbed cannot run, the tests fail with the one line that says why. FLOTILLA_TESTBED begins the
+name of the fleet, FLOTILLA_TEST_VENV is the venv with the Ansible under test, FLOTILLA_TESTBED_KEEP=1 leaves the fleet up.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from testbed import Fleet, Host, TestbedError
+from testbed.locks import first_free
 from testbed.playbooks import Ansible, default_venv
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
-    """A fleet of this test session (and xdist worker), without hosts at first; it goes down at the end."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    fleet = Fleet(os.environ.get("FLOTILLA_TESTBED", f"pytest-{worker}"))
-    try:
-        fleet.down()
-        fleet.up()
-    except TestbedError as error:
-        pytest.fail(f"the testbed cannot run here: {error}", pytrace=False)
-    yield fleet
-    if not os.environ.get("FLOTILLA_TESTBED_KEEP"):
-        fleet.down()
+    """A fleet of this test session's (or xdist worker's) own, without hosts at first; it goes down at the end.
+
+    Its name is the first free one of pytest-1, pytest-2, …: sessions do not meet, and what a killed one left is replaced.
+    """
+    with first_free(os.environ.get("FLOTILLA_TESTBED", "pytest")) as name:
+        fleet = Fleet(name)
+        try:
+            fleet.down()
+            fleet.up()
+        except TestbedError as error:
+            pytest.fail(f"the testbed cannot run here: {error}", pytrace=False)
+        yield fleet
+        if not os.environ.get("FLOTILLA_TESTBED_KEEP"):
+            fleet.down()
 
 
 @pytest.fixture

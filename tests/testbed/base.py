@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -50,8 +51,14 @@ class Base:
 
 def current(cache: Path = CACHE) -> Base:
     """The base that the testbed's files describe now, whether it is built or not."""
-    inputs: tuple[str | Path, ...] = (SUITE, *PACKAGES, *_NO_DOCS, OPERATOR_PASSWORD, HERE / "tree", HERE / "base.py")
-    return Base(cache / f"base-{digest(*inputs)}")
+    inputs: tuple[str | Path, ...] = (SUITE, *PACKAGES, *_NO_DOCS, OPERATOR_PASSWORD, HERE / "tree")
+    recipe = (str((_ENABLED, _GONE)), *(inspect.getsource(step) for step in (_build, _adapt, _set_units)))
+    return Base(cache / f"base-{digest(*inputs, *recipe)}")
+
+
+def cached(cache: Path = CACHE) -> list[Path]:
+    """The folders of all bases that are built."""
+    return sorted(cache.glob("base-*"))
 
 
 def ensure(say: Callable[[str], None], cache: Path = CACHE) -> Base:

@@ -8,14 +8,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from . import base, controller_nix, installer, prerequisites, state
+from . import base, prerequisites
 from .errors import TestbedError
 from .faults import FAULTS
-from .fleet import Fleet
+from .fleet import Fleet, prepare
 from .locks import EVERYTHING, locked
-from .places import CACHE
+from .places import CACHE, STATE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,9 +72,12 @@ def _do(options: argparse.Namespace, fleet: Fleet) -> int:
                 raise TestbedError(f"fleet {fleet.name}", "it has no hosts yet", "Name them, or give --count.")
             fleet.up(named, fresh=options.fresh)
         case "prepare":
-            _prepare(fleet.say)
+            prerequisites.install()
+            prerequisites.check()
+            with locked(EVERYTHING, timeout=1800):
+                prepare(fleet.say)
         case "down":
-            for name in state.all_fleets() if options.all else [fleet.name]:
+            for name in _all_fleets() if options.all else [fleet.name]:
                 Fleet(name).down()
         case "status":
             _show_status(fleet, options.json)
@@ -98,21 +101,20 @@ def _show_status(fleet: Fleet, as_json: bool) -> None:
     if as_json:
         print(json.dumps([host.plain() for host in status], indent=2))
         return
+    if not status:
+        print(f"fleet {fleet.name}: no hosts")
     for host in status:
         power = "on" if host.on else "off"
         print(f"{host.name:20} {host.address:15} {power:4} {'answers' if host.answers else 'silent':8} {host.system or '-'}")
 
 
-def _prepare(say: Callable[[str], None]) -> None:
-    prerequisites.install()
-    prerequisites.check()
-    with locked(EVERYTHING, timeout=1800):
-        root = base.ensure(say)
-        installer.ensure(root, controller_nix.ensure(root), say)
+def _all_fleets() -> list[str]:
+    """Every fleet that has left a folder, whatever is in it."""
+    return sorted(path.name for path in STATE.glob("[!.]*") if path.is_dir())
 
 
 def _clean() -> None:
-    for name in state.all_fleets():
+    for name in _all_fleets():
         Fleet(name).down()
     with locked(EVERYTHING):
         base.remove_folder(CACHE)

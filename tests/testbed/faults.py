@@ -71,6 +71,8 @@ def fast(host: Host) -> str:
 
 def fill_disk(host: Host, path: str = "/nix", free_kib: str = "0") -> str:
     """Fill the disk that is mounted at path (/, /nix or /boot) but for that many KiB."""
+    if not free_kib.isdecimal():
+        raise TestbedError(host.name, f"{free_kib!r} is no number of KiB", "Try: fill-disk /nix 64")
     return disks.fill(host.folder, path, int(free_kib))
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +33,10 @@ class HostStatus:
     def plain(self) -> dict[str, str | bool]:
         """As JSON has it."""
         return asdict(self)
+
+
+#: Seconds that a host which is on gets to answer before `up` takes it for broken (a reboot takes three).
+_PATIENCE = 10.0
 
 
 def _silent(_line: str) -> None:
@@ -125,10 +128,9 @@ class Fleet:
             self._in_parallel(list(hosts.values()), Host.destroy)
             for left in self._left_cgroups():
                 cgroups.end(left)
-            unmount_below(self.folder)
             if known:
                 network.remove_link(known.subnet.bridge)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            base.remove_folder(self.folder)
 
     def reset(self, *names: str) -> None:
         """Give these hosts (none named: all) fresh disks and boot them: as new, same keys and addresses."""
@@ -156,9 +158,7 @@ class Fleet:
     def _settle(self, names: Sequence[str]) -> FleetState:
         """The fleet's state with these hosts in it, written down before anything is started."""
         with locked(EVERYTHING, timeout=1800):
-            root = base.ensure(self.say)
-            controller = controller_nix.ensure(root)
-            layers = (installer.ensure(root, controller, self.say), root.root)
+            controller, layers = prepare(self.say)
             known = state.load(self.folder)
             if known is None or known.layers != layers:
                 known = self._anew(known, layers, controller)
@@ -192,17 +192,45 @@ class Fleet:
         (self.folder / "ssh_config").write_text(config)
 
     def _bring_up(self, host: Host, everyone: dict[str, Host], fresh: bool, timeout: float) -> None:
-        if fresh or not host.is_on():
+        if fresh or not self._is_well(host):
             hosts_file = "127.0.0.1 localhost\n" + "".join(f"{h.address} {h.name}\n" for h in everyone.values())
             host.create((self.folder / "key.pub").read_text().strip(), hosts_file)
             host.power_on()
-        host.wait_for_boot(timeout)
+            host.wait_for_boot(timeout)
         self.say(f"{host.name} is up at {host.address}")
+
+    def _is_well(self, host: Host) -> bool:
+        """True if the host is on and answers; it may be in the middle of a reboot."""
+        if not host.is_on():
+            return False
+        try:
+            host.wait_for_boot(_PATIENCE)
+        except TestbedError as error:
+            self.say(f"{error} Replacing it.")
+            return False
+        return True
 
     @staticmethod
     def _in_parallel(hosts: Sequence[Host], work: Callable[[Host], None]) -> None:
         with _workers(hosts) as pool:
             list(pool.map(work, hosts))
+
+
+def prepare(say: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
+    """What all fleets share, built if need be: the controller's nix, the hosts' layers. The caller holds everything's lock."""
+    _prune(say)
+    root = base.ensure(say)
+    controller = controller_nix.ensure(root)
+    return controller, (installer.ensure(root, controller, say), root.root)
+
+
+def _prune(say: Callable[[str], None]) -> None:
+    """Remove cached bases that are neither current nor some fleet's."""
+    used = {layer for fleet in state.all_fleets().values() for layer in fleet.layers} | {base.current().root}
+    for folder in base.cached():
+        if not any(layer.is_relative_to(folder) for layer in used):
+            say(f"removing {folder}, which nothing uses any more")
+            base.remove_folder(folder)
 
 
 @contextmanager

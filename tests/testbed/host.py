@@ -112,13 +112,14 @@ class Host:
         network.remove_link(self.link)
         command = [HERE / "supervisor.sh", self.folder, self.cgroup, self.link, *self._nspawn()]
         with self.console.open("ab") as console:
-            subprocess.Popen(
-                [str(word) for word in command],
+            # setsid forks: the supervisor is init's child, not that of whoever happens to turn the host on.
+            subprocess.run(
+                ["setsid", "--fork", *(str(word) for word in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
                 cwd="/",
-                start_new_session=True,
+                check=True,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
 
@@ -147,9 +148,12 @@ class Host:
             (_NSPAWN / f"locks/inode-{identity.st_dev}:{identity.st_ino}").unlink(missing_ok=True)
 
     def is_on(self) -> bool:
-        """True while something runs for the host: also while it reboots."""
+        """True while its supervisor runs and its disks are there: also while it reboots."""
+        return self._supervised() and disks.attached(self.folder)
+
+    def _supervised(self) -> bool:
         supervisor = processes.recorded(self.folder / "supervisor.pid")
-        return supervisor is not None and processes.alive(supervisor) and disks.attached(self.folder)
+        return supervisor is not None and processes.alive(supervisor)
 
     def wait_for_sshd(self, timeout: float = 60.0) -> None:
         """Return once sshd answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -28,6 +29,21 @@ def locked(name: str, *, root: Path = STATE, timeout: float = 600.0) -> Iterator
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def first_free(prefix: str, *, root: Path = STATE) -> Iterator[str]:
+    """The first of PREFIX-1, PREFIX-2, … that no process holds, held meanwhile: who is killed leaves it to the next one."""
+    for number in itertools.count(1):
+        path = root / ".locks" / f"session.{prefix}-{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield f"{prefix}-{number}"
+            return
 
 
 def _acquire(descriptor: int, path: Path, deadline: float) -> None:

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "git": "git",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
+    "flock": "util-linux",
     "mount": "mount",
 }
 #: File → Debian package.

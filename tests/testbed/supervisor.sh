@@ -35,12 +35,15 @@ boot() {
         find "$cgroup/machine" -depth -type d -exec rmdir {} +
     fi
     mkdir "$cgroup/machine"
-    sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup/machine" "$@" &
+    sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$cgroup/machine" "$@" 9>&- &
     record nspawn $!
-    cut_again &
+    cut_again 9>&- &
     wait %1
 }
 
+# One supervisor per host, also when a killed run started one that has only now come this far. Its children do not hold the lock.
+exec 9>"$state/supervisor.lock"
+flock --nonblock 9 || exit 0
 mkdir -p "$cgroup/supervisor"
 echo $$ >"$cgroup/supervisor/cgroup.procs"
 record supervisor $$
