@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from ansible.utils.display import Display
-from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import (
-    Candidate,
-    Landing,
-    Upstream,
-    Wish,
-    accept,
-    discard,
-    make_candidate,
-    publish,
-)
+from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
+from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
+from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
 from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup
@@ -54,10 +50,10 @@ class ActionModule(FlotillaAction):
     def _update(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
         wish = _wish(options)
         require_nix(runner)
-        upstream: Upstream = {}
+        run = Run(_owner())
 
         def make(group: UpdateGroup) -> Candidate:
-            return make_candidate(runner, group, wish, upstream=upstream, allow_dirty=options["allow_dirty"])
+            return make_candidate(runner, group, run, wish, allow_dirty=options["allow_dirty"])
 
         made, errors = _each(groups, make)
         if errors and not options["continue_on_error"]:
@@ -77,11 +73,13 @@ class ActionModule(FlotillaAction):
     def _land(
         self, runner: Runner, groups: list[UpdateGroup], commits: Mapping[str, str | None], options: Mapping[str, Any]
     ) -> dict[str, Any]:
+        run = Run(_owner())
+
         def land(group: UpdateGroup) -> Landing:
             commit = commits[group.name]
             if options["state"] == "discarded":
                 return discard(runner, group, commit=commit, check=self.check_mode)
-            return accept(runner, group, commit=commit, push=options["push"], check=self.check_mode)
+            return accept(runner, group, run, commit=commit, push=options["push"], check=self.check_mode)
 
         landed, errors = _each(groups, land, go_on=options["continue_on_error"])
         results = {name: _landing_result(landing) for name, landing in landed.items()}
@@ -103,6 +101,11 @@ class ActionModule(FlotillaAction):
         if errors and not options["continue_on_error"]:
             result |= {"failed": True, "msg": "\n".join(map(str, errors.values())), "phase": "lock"}
         return result
+
+
+def _owner() -> str:
+    """Who holds locks on the builder in this run: host, process, time and user."""
+    return f"{os.uname().nodename} {os.getpid()} {int(time.time())} {getpass.getuser()}"
 
 
 def _wish(options: Mapping[str, Any]) -> Wish:

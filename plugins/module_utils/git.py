@@ -204,9 +204,9 @@ def parents_of(repo: Repository, commit: str) -> tuple[str, ...]:
     return tuple(_out(git(repo, "rev-parse", f"{commit}^@"), repo, f"reading commit {commit} failed").split())
 
 
-def message_of(repo: Repository, commit: str) -> str:
-    """The whole message of a commit."""
-    return _out(git(repo, "show", "--no-patch", "--format=%B", commit), repo, f"reading commit {commit} failed")
+def subject_of(repo: Repository, commit: str) -> str:
+    """The first line of a commit's message."""
+    return _out(git(repo, "show", "--no-patch", "--format=%s", commit), repo, f"reading commit {commit} failed")
 
 
 def changed_paths(repo: Repository, old: str, new: str) -> tuple[str, ...]:
@@ -260,8 +260,10 @@ def delete_ref(repo: Repository, ref: str, old: str) -> None:
         checked(result, repo.subject, f"deleting {ref} failed")
 
 
-def worktree_of(repo: Repository, branch: str) -> str | None:
-    """The work tree that has a branch checked out; None if none has."""
+def worktree_of(repo: Repository, branch: str | None) -> str | None:
+    """The work tree that has a branch checked out (None: the repository's own, whatever it has); None if none has."""
+    if branch is None:
+        return None if repo.bare else repo.path
     listed = _out(git(repo, "worktree", "list", "--porcelain", "-z"), repo, "listing work trees failed")
     path = ""
     for line in listed.split("\0"):

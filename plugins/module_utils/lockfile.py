@@ -349,3 +349,51 @@ def compare_link(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     host, page = _FORGES[kind]
     where = f"https://{new.get('host') or host}/{unquote(str(new['owner']))}/{new['repo']}"
     return f"{where}/{page.format(old=old['rev'], new=new['rev'])}"
+
+
+#: A node's JSON without its edges (they are entries of their own), or what is followed.
+_RawEntry = dict[str, Any] | list[str]
+
+
+def merged(base: Lock | None, ours: Lock | None, theirs: Lock | None) -> Lock | None:
+    """The three-way merge of locks by input paths; None where both sides have moved one input to different pins.
+
+    Its nodes have names of their own: let nix write it again. None for a lock stands for one that is not there.
+    """
+    before, mine, yours = _raw_entries(base), _raw_entries(ours), _raw_entries(theirs)
+    result: dict[InputPath, _RawEntry] = {}
+    for path in sorted(before.keys() | mine.keys() | yours.keys()):
+        b, m, y = before.get(path), mine.get(path), yours.get(path)
+        if m != y and b not in (m, y):
+            return None
+        entry = y if m == b else m
+        if entry is not None:
+            result[path] = entry
+    kind = theirs or ours
+    return _from_entries(result, kind.version) if kind else None
+
+
+def _raw_entries(lock: Lock | None) -> dict[InputPath, _RawEntry]:
+    if lock is None:
+        return {}
+    found: dict[InputPath, _RawEntry] = {}
+    for path, edge in _walk(lock, (), lock.root, ()):
+        node = lock.raw["nodes"][edge] if isinstance(edge, str) else None
+        found[path] = list(edge) if node is None else {key: value for key, value in node.items() if key != "inputs"}
+    return found
+
+
+def _from_entries(entries: Mapping[InputPath, _RawEntry], version: int) -> Lock | None:
+    """The lock of these entries; None if one has no parent, or follows what is not there."""
+    # A node may not be called as the root is, so paths get a slash in front.
+    keys = {path: "/" + "/".join(path) for path, entry in entries.items() if isinstance(entry, dict)} | {(): "root"}
+    nodes: dict[str, dict[str, Any]] = {key: dict(entries.get(path) or {}) for path, key in keys.items()}  # type: ignore[arg-type]
+    for path, entry in entries.items():
+        if path[:-1] not in keys:
+            return None
+        edge = keys[path] if isinstance(entry, dict) else entry
+        nodes[keys[path[:-1]]].setdefault("inputs", {})[path[-1]] = edge
+    try:
+        return parse_lock(json.dumps({"nodes": nodes, "root": "root", "version": version}), "", "")
+    except BadInput:
+        return None

@@ -11,9 +11,9 @@ author: The Flotilla authors
 description:
   - Moves the inputs of one or more update groups, on the machine that the task is for or is delegated to (the builder).
     No target is touched.
-  - An update is a transaction. O(state=updated) makes a B(candidate), a commit on top of the group's branch that changes the group's
-    lock and nothing else. No branch holds it yet. The ref C(refs/flotilla/candidate/GROUP) names it, so that it can be built and
-    deployed by its revision. When the hosts have proven it, O(state=accepted) brings the branch to it.
+  - An update is a transaction. O(state=updated) makes a B(candidate), a commit on top of the group's branch that changes the
+    group's lock and nothing else. No branch holds it yet. The ref C(refs/flotilla/candidate/GROUP) names it, so that it can be
+    built and deployed by its revision. When the hosts have proven it, O(state=accepted) brings the branch to it.
     Otherwise O(state=discarded) drops it, and the branch never knew.
   - Before O(state=accepted), no branch, no index and no file in the work tree is changed.
   - Inputs are locked from the branch's last commit. Uncommitted and untracked files are not part of it. They are named in
@@ -29,8 +29,9 @@ options:
       - V(updated) makes a candidate of each group. A candidate left over from an earlier run is replaced. Where there is nothing
         to update, there is no candidate afterwards, and the RV(groups.*.commit) to deploy is the branch's head.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
-        revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is refused
-        while the lock has uncommitted changes there. Without a candidate nothing is done.
+        revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is
+        refused while the lock has uncommitted changes there. Without a candidate nothing is done.
+      - With V(accepted) and V(discarded), a O(groups[].commit) says which candidate. Without it, the one that was made last.
       - V(discarded) drops the candidate. Without a candidate nothing is done.
     type: str
     choices: [updated, accepted, discarded]
@@ -50,8 +51,8 @@ options:
     type: dict
   push:
     description:
-      - With O(state=accepted), push the branch too, to where C(git push) would. It is pushed before the branch is moved here, so that a
-        refused push leaves it as it was.
+      - With O(state=accepted), push the branch too, to where C(git push) would. It is pushed before the branch is moved here,
+        so that a refused push leaves it as it was.
       - Commits of the branch that were not pushed before go along.
     type: bool
     default: false

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import shlex
 import signal
@@ -24,7 +25,9 @@ from .ssh_messages import connection_lost
 
 #: GIT_* of the caller (a hook, say) would redirect git and nix to another repository.
 _DROPPED_ENV_PREFIX = "GIT_"
-_KEPT_GIT_ENV = ("GIT_SSH_COMMAND", "GIT_SSH", "GIT_ASKPASS", "GIT_SSL_CAINFO")
+_KEPT_GIT_ENV = re.compile(
+    r"GIT_(SSH|SSH_COMMAND|ASKPASS|SSL_\w+|(AUTHOR|COMMITTER)_(NAME|EMAIL)|CONFIG_(GLOBAL|SYSTEM|NOSYSTEM))"
+)
 #: Seconds between SIGTERM and SIGKILL.
 _GRACE = 3.0
 #: Seconds between two calls of on_tick.
@@ -82,7 +85,7 @@ class LocalRunner:
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_ENV_PREFIX) or k in _KEPT_GIT_ENV}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_ENV_PREFIX) or _KEPT_GIT_ENV.fullmatch(k)}
     return {**kept, **(extra or {})}
 
 
