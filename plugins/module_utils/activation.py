@@ -438,8 +438,9 @@ def confirm(
         waiting = target.verb("poll", guard or "-", "0")
         if waiting.one("phase") == "tested":
             attempt = _Attempt(target, request, waiting.one("id"), waiting, clock.now(), clock)
-            left = (waiting.number("ends_in") or 0) - 10
-            if problem := health(float(left)):
+            left = waiting.number("ends_in") or 0
+            # What remains is for the confirmation itself.
+            if problem := health(left - min(10.0, left / 4)):
                 return attempt.retreat(f"a health check failed: {problem}", waiting)
     facts = _confirmed(target, system, guard, ignored, clock)
     if facts.one("outcome") == "unchanged":
