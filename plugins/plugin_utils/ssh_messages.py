@@ -26,6 +26,8 @@ class SshProblem(StrEnum):
     OTHER = "other"
 
 
+#: How Ansible begins.
+_ANSIBLES = "Failed to connect to the host via ssh:"
 _KEY_PROBLEMS = (SshProblem.HOST_KEY_CHANGED, SshProblem.HOST_KEY_UNKNOWN)
 
 #: What OpenSSH's client (9.2 to 10.2; it speaks English in every locale) says, the most telling first: what, and the hint.
@@ -97,7 +99,7 @@ def ssh_failure(text: str, address: str, user: str | None, port: int | None) -> 
     for pattern, problem, _what, _hint in _SAYINGS:
         if said := re.search(rf".*(?:{pattern}).*", text, re.IGNORECASE):
             # Its own words name the machine: with a ProxyJump it may not be the target.
-            detail = "" if problem in _KEY_PROBLEMS else said.group().strip().rstrip(".")
+            detail = "" if problem in _KEY_PROBLEMS else said.group().removeprefix(_ANSIBLES).strip().rstrip(".")
             return failure_of(problem, address, user, port, detail)
     return None
 
