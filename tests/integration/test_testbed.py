@@ -185,3 +185,31 @@ def test_ansible_reaches_the_hosts(ansible: Ansible, hosts: Callable[..., list[H
         ("web1", "ok", "web1"),
         ("web2", "ok", "web2"),
     ]
+
+
+def test_the_controllers_nix_copies_to_a_host(fleet: Fleet, hosts: Callable[..., list[Host]], tmp_path: Path) -> None:
+    (host,) = hosts("web1")
+    (tmp_path / "hello").write_text(f"hello {time.time()}\n")
+    exports = subprocess.run([COMMAND, "--fleet", fleet.name, "env"], check=True, capture_output=True, text=True).stdout
+    script = """eval "$1"; path=$(nix-store --add "$2") && nix copy --to "ssh-ng://root@$3" "$path" && echo "$path" """
+    env = {**os.environ, "NIX_SSHOPTS": f"-F {fleet.folder}/ssh_config"}
+    words = ["bash", "-c", script, "bash", exports, str(tmp_path / "hello"), host.name]
+    path = subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout.strip()
+    assert host.run(["cat", path]).stdout == (tmp_path / "hello").read_text()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said", "boots"),
+    [
+        (("/boot/loader/loader.conf", "default nothing.conf\n"), "default entry 'nothing.conf' is not there", True),
+        (("/boot/loader/entries/nixos-generation-1.conf", "options init=/nix/store/gone/init\n"), "NO BOOTABLE SYSTEM", False),
+    ],
+    ids=["default-gone", "system-gone"],
+)
+def test_a_boot_loader_that_names_nothing(fleet: Fleet, host: Host, spoil: tuple[str, str], said: str, boots: bool) -> None:
+    host.write(*spoil)
+    fleet.fault(host.name, "power-cut")
+    fleet.fault(host.name, "power-on")
+    host.wait_for_boot()
+    assert said in host.console.read_text(errors="replace")
+    assert host.run("test -e /run/booted-system", check=False).ok is boots
