@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 #: lib.host makes what lib.nixosSystem makes, as far as the builder looks at it.
 UPSTREAM = """{
@@ -111,8 +112,13 @@ class Fixture:
         self.repo.write(f"{where}/flake.nix", FLAKE % (self.upstream.path, "\n".join(lines)))
         self.repo.git("add", "--", where)
         if lock:
-            sh("nix", "flake", "lock", f"path:{self.repo.path}/{where}")
+            self.nix_lock(where)
         self.repo.commit()
+
+    def nix_lock(self, where: str, verb: str = "lock") -> None:
+        """Lock (or update) a flake of the repository in the work tree."""
+        reference = f"path:{quote(str(self.repo.path))}/{where}"
+        sh("nix", "flake", verb, *(["--flake"] if verb == "update" else []), reference)
 
 
 def fixture(folder: Path, *, name: str = "fleet") -> Fixture:

@@ -237,7 +237,7 @@ def test_a_branch_and_a_lock_of_the_groups_own(fleet_repo: Fixture) -> None:
     fleet_repo.group("all", {"h": 'lib.host { name = "h"; }'}, flake="fleet")
     old = (repo.path / "fleet/flake.lock").read_text()
     fleet_repo.release("2")
-    sh("nix", "flake", "update", "--flake", f"path:{repo.path}/fleet")
+    fleet_repo.nix_lock("fleet", "update")
     repo.write("locks/canary.lock", (repo.path / "fleet/flake.lock").read_text())
     repo.write("fleet/flake.lock", old)
     repo.commit()

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The inventory plugin flakes with real nix, and flake_info beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.repositories import Fixture, fixture
+from testbed.commands import Result
+from testbed.playbooks import Ansible
+
+HOSTS = {
+    "sbcs": {"pi-1": 'lib.host { name = "one"; }', '"pi.2"': 'lib.host { name = "two"; system = "aarch64-linux"; }'},
+    "servers": {"web": 'lib.host { name = "web"; }'},
+}
+
+
+@pytest.fixture
+def fleet_repo(tmp_path: Path, controller: Mapping[str, str]) -> Fixture:  # noqa: ARG001 - nix comes from it
+    made = fixture(tmp_path, name="the fleet")
+    for name, hosts in HOSTS.items():
+        made.group(name, hosts)
+    return made
+
+
+class Inventory:
+    """ansible-inventory on a file of options in the fleet's repository."""
+
+    def __init__(self, ansible: Ansible, fleet_repo: Fixture) -> None:
+        self.ansible = ansible
+        self.file = fleet_repo.repo.path / "fleet.flotilla.yml"
+
+    def run(self, options: Mapping[str, Any], *arguments: str) -> Result:
+        self.file.write_text(json.dumps({"plugin": "flotilla.nixos.flakes", **options}))
+        words = ["ansible-inventory", "-i", str(self.file), *(arguments or ("--list",))]
+        return self.ansible.run(words, env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"})
+
+    def list(self, **options: Any) -> dict[str, Any]:
+        done = self.run(options)
+        assert done.ok, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
+        return found
+
+    def refuse(self, **options: Any) -> str:
+        done = self.run(options)
+        assert not done.ok, done.stdout
+        assert "Traceback" not in done.stderr
+        return " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def inventory(ansible: Ansible, fleet_repo: Fixture) -> Inventory:
+    return Inventory(ansible, fleet_repo)
+
+
+def test_groups_hosts_and_variables(inventory: Inventory, fleet_repo: Fixture) -> None:
+    before = fleet_repo.repo.state()
+    found = inventory.list(
+        keyed_groups=[{"key": "flotilla_platform", "prefix": "on"}],
+        compose={"ansible_host": "flotilla_attribute ~ '.lan'"},
+        groups={"small": "flotilla_update_group == 'sbcs'"},
+    )
+    assert found["sbcs"]["hosts"] == ["pi-1", "pi.2"]
+    assert found["servers"]["hosts"] == ["web"]
+    assert found["small"]["hosts"] == ["pi-1", "pi.2"]
+    assert found["on_aarch64_linux"]["hosts"] == ["pi.2"]
+    variables = found["_meta"]["hostvars"]["pi.2"]
+    assert variables.pop("flotilla_lock_age") < 1
+    assert variables == {
+        "ansible_host": "pi.2.lan",
+        "flotilla_attribute": "pi.2",
+        "flotilla_flake": "hosts/sbcs",
+        "flotilla_fqdn": "two.example.org",
+        "flotilla_host_name": "two",
+        "flotilla_lock": "hosts/sbcs/flake.lock",
+        "flotilla_platform": "aarch64-linux",
+        "flotilla_repo": str(fleet_repo.repo.path),
+        "flotilla_update_group": "sbcs",
+        "flotilla_update_groups": ["sbcs", "servers"],
+    }
+    (fleet_repo.repo.path / "fleet.flotilla.yml").unlink()
+    assert fleet_repo.repo.state() == before
+
+
+def test_host_names_addresses_and_variables_from_the_configuration(inventory: Inventory) -> None:
+    found = inventory.list(
+        host_name="{host_name}.{group}",
+        variables={"ansible_host": "c.config.networking.fqdn", "ports": "[ 22 2222 ]", "none": "null", "refused": 'throw "no"'},
+    )
+    assert found["sbcs"]["hosts"] == ["one.sbcs", "two.sbcs"]
+    variables = found["_meta"]["hostvars"]["two.sbcs"]
+    assert variables["flotilla_attribute"] == "pi.2"
+    assert variables["ansible_host"] == "two.example.org"
+    assert variables["ports"] == [22, 2222]
+    assert "none" not in variables
+    assert "refused" not in variables
+
+
+def test_names_alone(inventory: Inventory, fleet_repo: Fixture) -> None:
+    fleet_repo.group("sbcs", {"installer": 'throw "not to be looked at"', "pi-1": "{ }"})
+    found = inventory.list(details=False, exclude=["inst*"])
+    assert found["sbcs"]["hosts"] == ["pi-1"]
+    assert "flotilla_platform" not in found["_meta"]["hostvars"]["pi-1"]
+
+
+def test_values_from_flakes_are_no_templates(inventory: Inventory, ansible: Ansible, tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    template = "{{ lookup('ansible.builtin.pipe', 'touch " + str(trap) + "') }}"
+    options = {"plugin": "flotilla.nixos.flakes", "variables": {"motto": json.dumps(template).replace("${", "\\${")}}
+    inventory.file.write_text(json.dumps(options))
+    plays = [
+        {"hosts": "web", "gather_facts": False, "tasks": [{"name": "Say it", "ansible.builtin.debug": {"msg": "{{ motto }}"}}]}
+    ]
+    played = ansible.playbook(plays, inventory=inventory.file)
+    assert played.of("debug")[0].result["msg"] == template
+    assert not trap.exists()
+
+
+def test_groups_as_they_are_named(inventory: Inventory, fleet_repo: Fixture) -> None:
+    fleet_repo.group("all", {f'"{n}"': f'lib.host {{ name = "{n}"; }}' for n in ("canary-1", "web-1", "web-2")}, flake="fleet")
+    fleet_repo.repo.git("branch", "kiosks")
+    found = inventory.list(
+        update_groups={
+            "canary": {"strategy": "group_inputs", "flake": "fleet", "inputs": ["nixpkgs"], "hosts": ["canary-*"]},
+            "stable": {"flake": "fleet", "exclude": ["canary-*"]},
+            "kiosks": {"strategy": "group_branches", "flake": "fleet", "hosts": ["none"]},
+        }
+    )
+    assert found["canary"]["hosts"] == ["canary-1"]
+    assert found["stable"]["hosts"] == ["web-1", "web-2"]
+    assert "sbcs" not in found
+    variables = found["_meta"]["hostvars"]["canary-1"]
+    assert variables["flotilla_strategy"] == "group_inputs"
+    assert variables["flotilla_inputs"] == ["nixpkgs"]
+    assert variables["flotilla_flake"] == "fleet"
+    assert "flotilla_lock" not in variables
+    both = inventory.list(update_groups={"stable": {"flake": "fleet"}}, discover=True)
+    assert set(both) >= {"stable", "sbcs", "servers"}
+
+
+def test_the_commit_counts_unless_the_work_tree_is_asked_for(inventory: Inventory, fleet_repo: Fixture) -> None:
+    flake = fleet_repo.repo.path / "hosts/servers/flake.nix"
+    flake.write_text(flake.read_text().replace("web =", "changed ="))
+    assert inventory.list()["servers"]["hosts"] == ["web"]
+    assert inventory.list(allow_dirty=True)["servers"]["hosts"] == ["changed"]
+
+
+def test_a_broken_flake_leaves_the_others(inventory: Inventory, fleet_repo: Fixture) -> None:
+    fleet_repo.group("servers", {"web": "a = syntax error"}, lock=False)
+    fleet_repo.group("sbcs", {"bad": "lib.nope", "pi-1": 'lib.host { name = "one"; }'})
+    done = inventory.run({})
+    assert done.ok
+    found = json.loads(done.stdout)
+    assert found["sbcs"]["hosts"] == ["bad", "pi-1"]
+    said = " ".join(done.stderr.split())
+    assert "servers: evaluation failed: syntax error" in said
+    assert "sbcs: evaluation of bad failed: attribute 'nope' missing at hosts/sbcs/flake.nix:5" in said
+    assert "sbcs: evaluation of bad failed" in inventory.refuse(strict=True)
+
+
+def test_a_flake_that_git_does_not_track(inventory: Inventory, fleet_repo: Fixture) -> None:
+    shutil.copytree(fleet_repo.repo.path / "hosts/servers", fleet_repo.repo.path / "hosts/desktops")
+    done = inventory.run({})
+    assert "desktops" not in json.loads(done.stdout)
+    message = "hosts/desktops/flake.nix is not tracked by git, so nix does not see it. Run: git add hosts/desktops/flake.nix"
+    assert message in " ".join(done.stderr.split())
+    assert message in inventory.refuse(strict=True)
+    assert message in inventory.refuse(update_groups={"desktops": {}}, strict=True)
+
+
+def test_a_host_in_two_groups(inventory: Inventory, fleet_repo: Fixture) -> None:
+    fleet_repo.group("desktops", {"web": 'lib.host { name = "web"; }'})
+    said = inventory.refuse()
+    assert "host 'web': it would be in two update groups, as web of desktops and as web of servers." in said
+    found = inventory.list(host_name="{attribute}.{group}")
+    assert found["desktops"]["hosts"] == ["web.desktops"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"repo": "/nowhere"}, "is not a git repository"),
+        ({"pattern": "nothing/*/flake.nix"}, "no flake at HEAD matches nothing/*/flake.nix"),
+        ({"update_groups": {"../x": {}}}, "update group '../x': this name cannot be used"),
+        ({"update_groups": {"x": {"flak": "y"}}}, "update_groups.x: there is no flak. Use strategy, repo"),
+        ({"update_groups": {"x": {"hosts": "y"}}}, "update_groups.x.hosts: this is not a list"),
+        ({"update_groups": {"x": {"strategy": "y"}}}, "there is no strategy 'y'. Choose one of group_flakes"),
+        ({"host_name": "{nope}"}, "this is not a text with placeholders"),
+    ],
+)
+def test_bad_options(inventory: Inventory, options: Mapping[str, Any], said: str) -> None:
+    assert said in inventory.refuse(**options)
+
+
+def test_files_of_other_names_are_not_ours(inventory: Inventory) -> None:
+    inventory.file = inventory.file.with_name("fleet.yml")
+    assert not inventory.run({}, "--graph").ok
+
+
+def test_the_cache_is_used_as_long_as_nothing_has_changed(inventory: Inventory, fleet_repo: Fixture, tmp_path: Path) -> None:
+    options = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
+    first = inventory.list(**options)
+    (kept,) = (tmp_path / "cache").iterdir()
+    text = kept.read_text()
+    kept.write_text(text.replace("two.example.org", "kept.example.org"))
+    assert inventory.list(**options)["_meta"]["hostvars"]["pi.2"]["flotilla_fqdn"] == "kept.example.org"
+    other = inventory.list(**options, exclude=["web"])
+    assert other["_meta"]["hostvars"]["pi.2"]["flotilla_fqdn"] == "two.example.org"
+    kept.write_text(text.replace("two.example.org", "kept.example.org"))
+    assert inventory.run(options, "--list", "--flush-cache").stdout.count("kept.example.org") == 0
+    fleet_repo.group("servers", {"new": 'lib.host { name = "new"; }'})
+    changed = inventory.list(**options)
+    assert changed["servers"]["hosts"] == ["new"]
+    assert changed["sbcs"] == first["sbcs"]
+
+
+def info(ansible: Ansible, fleet_repo: Fixture, *groups: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    inventory = fleet_repo.repo.path.parent / "localhost.json"
+    inventory.write_text('{"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}}')
+    given = [{"repo": str(fleet_repo.repo.path), **group} for group in groups]
+    task = {"name": "Look", "flotilla.nixos.flake_info": {"groups": given, **options}}
+    played = ansible.playbook([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}], inventory=inventory)
+    result = played.of("flake_info")[0].result
+    assert not result["changed"]
+    found: dict[str, Any] = result["groups"]
+    return found
+
+
+def test_info_of_groups(ansible: Ansible, fleet_repo: Fixture) -> None:
+    repo = fleet_repo.repo
+    head = repo.git("rev-parse", "HEAD")
+    repo.write("hosts/sbcs/extra.nix", "{ }")
+    before = repo.state()
+    found = info(
+        ansible,
+        fleet_repo,
+        {"name": "sbcs", "hosts": [{"name": "a", "attribute": "pi-1"}, {"name": "pi.3"}], "inputs": ["nope"]},
+        {"name": "servers", "hosts": [{"name": "web"}]},
+        {"name": "web", "flake": "hosts/servers"},
+        {"name": "missing"},
+        {"name": "late", "flake": "hosts/servers", "strategy": "host_locks"},
+    )
+    assert repo.state() == before
+    sbcs = found["sbcs"]
+    assert (sbcs["commit"], sbcs["branch"], sbcs["hosts"], sbcs["lock_state"]) == (head, "main", ["pi-1", "pi.2"], "locked")
+    assert sbcs["inputs"]["nixpkgs"]["rev"] == fleet_repo.upstream.git("rev-parse", "HEAD")
+    assert sbcs["inputs"]["nixpkgs"]["age"] < 1
+    assert sbcs["untracked_files"] == ["hosts/sbcs/extra.nix"]
+    said = [(problem["level"], problem["msg"]) for problem in sbcs["problems"]]
+    assert ("error", "sbcs: the lock has no input nope. Put others into flotilla_inputs; there are: nixpkgs.") in said
+    assert any(level == "error" and "there is no 'pi.3'" in msg for level, msg in said)
+    assert any("has hosts that the group has not: pi.2" in msg for _level, msg in said)
+    assert any("what is not committed is not deployed: hosts/sbcs/extra.nix" in msg for _level, msg in said)
+    assert not sbcs["usable"]
+    assert found["servers"]["usable"]
+    assert any("moves the group web too" in problem["msg"] for problem in found["servers"]["problems"])
+    assert "there is no hosts/missing/flake.nix" in found["missing"]["problems"][0]["msg"]
+    assert found["late"]["lock_state"] == "missing"
+
+
+def test_info_of_locks(ansible: Ansible, fleet_repo: Fixture) -> None:
+    fleet_repo.group("new", {"h": 'lib.host { name = "h"; }'}, lock=False)
+    fleet_repo.group("conflict", {"h": 'lib.host { name = "h"; }'})
+    fleet_repo.repo.write("hosts/conflict/flake.lock", "<<<<<<< a\n=======\n>>>>>>> b\n")
+    fleet_repo.group("more", {"h": 'lib.host { name = "h"; }'})
+    flake = (fleet_repo.repo.path / "hosts/more/flake.nix").read_text()
+    more = flake.replace("inputs.nixpkgs", f'inputs.more.url = "git+file://{fleet_repo.upstream.path}";\n  inputs.nixpkgs')
+    fleet_repo.repo.write("hosts/more/flake.nix", more.replace("self, nixpkgs", "self, nixpkgs, more"))
+    fleet_repo.repo.write("hosts/none/flake.nix", "{ outputs = _: { nixosConfigurations = { }; }; }")
+    fleet_repo.repo.commit()
+    fleet_repo.nix_lock("hosts/new")
+    names = ("new", "conflict", "more", "none", "sbcs")
+    found = info(ansible, fleet_repo, *({"name": name} for name in names))
+    assert {name: found[name]["lock_state"] for name in names} == {
+        "new": "untracked",
+        "conflict": "broken",
+        "more": "unlocked",
+        "none": "none",
+        "sbcs": "locked",
+    }
+    assert [name for name in names if found[name]["usable"]] == ["none", "sbcs"]
+    quick = info(ansible, fleet_repo, {"name": "sbcs"}, evaluate=False)
+    assert quick["sbcs"]["hosts"] is None
