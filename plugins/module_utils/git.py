@@ -115,13 +115,13 @@ def branch_head(repo: Repository, branch: str | None) -> str:
     """The commit of a branch (None: of HEAD); BadInput that names the branches there are if there is no such."""
     if commit := commit_of(repo, f"refs/heads/{branch}" if branch else "HEAD"):
         return commit
-    if branch is None:
-        raise BadInput(repo.subject, f"the repository {repo.path} has no commit yet", "Commit the fleet's files first.")
     there = _out(git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads"), repo, "listing branches failed").split()
+    if branch is None or not there:
+        raise BadInput(repo.subject, f"the repository {repo.path} has no commit yet", "Commit the fleet's files first.")
     raise BadInput(
         repo.subject,
         f"the repository {repo.path} has no branch {branch!r}",
-        f"It has {', '.join(there) or 'none'}. Make the branch, or name another in flotilla_branch.",
+        f"It has {', '.join(there)}. Make the branch, or name another in flotilla_branch.",
     )
 
 
