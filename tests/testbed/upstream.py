@@ -196,11 +196,10 @@ class Upstream:
         tag = f"refs/tags/{find(release).name}"
         return f"{self.url(tag)}&rev={self.revision(tag)}"
 
-    def git(self, *args: str, env: Mapping[str, str] | None = None) -> str:
+    def git(self, *args: str) -> str:
+        """What git prints."""
         argv = ["git", f"--git-dir={self.path}", *args]
-        return subprocess.run(
-            argv, check=True, stdout=subprocess.PIPE, text=True, timeout=60, env=_environment() | dict(env or {})
-        ).stdout.strip()
+        return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=60, env=_environment()).stdout.strip()
 
     def revision(self, name: str) -> str:
         """The commit of a tag or branch."""
@@ -235,8 +234,13 @@ def create(path: Path, *, first: str = INSTALLER) -> Upstream:
             ["git", "init", "--quiet", "--bare", "--initial-branch", BRANCHES[0], str(path)], check=True, env=_environment()
         )
     standing = {branch: name for branch in BRANCHES if (name := _standing(upstream, branch))}
-    for release in RELEASES:
-        _tag(upstream, release)
+    subprocess.run(
+        ["git", f"--git-dir={path}", "fast-import", "--quiet", "--force"],
+        input=_history(),
+        check=True,
+        timeout=60,
+        env=_environment(),
+    )
     for branch in BRANCHES:
         upstream.release(standing.get(branch, first), (branch,))
     return upstream
@@ -283,45 +287,27 @@ def _standing(upstream: Upstream, branch: str) -> str | None:
     return name if name in {release.name for release in RELEASES} else None
 
 
-def _tag(upstream: Upstream, release: Release) -> None:
-    commit = upstream.git(
-        "commit-tree", _tree(upstream, release), *_parent(upstream, release), "-m", _subject(release), env=_dated(release)
-    )
-    upstream.git("update-ref", f"refs/tags/{release.name}", commit)
+def _history() -> bytes:
+    """All releases as git fast-import reads them."""
+    sources = sorted(file for file in SOURCE.rglob("*") if file.is_file())
+    marks = {file: number for number, file in enumerate(sources, start=1)}
+    commits = {release.name: number for number, release in enumerate(RELEASES, start=len(sources) + 1)}
+    stream = [b"blob\nmark :%d\n%s" % (mark, _data(file.read_bytes())) for file, mark in marks.items()]
+    shared = "".join(f"M 100644 :{mark} {file.relative_to(SOURCE)}\n" for file, mark in marks.items())
+    for release in RELEASES:
+        moment = datetime.fromisoformat(release.date).replace(hour=12, tzinfo=UTC)
+        stream.append(f"commit refs/tags/{release.name}\nmark :{commits[release.name]}\n".encode())
+        stream.append(f"committer Stand-in nixpkgs <nixpkgs@testbed.invalid> {int(moment.timestamp())} +0000\n".encode())
+        stream.append(_data(f"{release.name}: {release.summary}\n".encode()))
+        stream.append(f"from :{commits[release.parent]}\n".encode() if release.parent else b"")
+        stream.append(f"deleteall\n{shared}".encode())
+        own = {"release.json": json.dumps(manifest(release), indent=2, sort_keys=True) + "\n", **release.files}
+        stream += [f"M 100644 inline {name}\n".encode() + _data(text.encode()) for name, text in own.items()]
+    return b"".join(stream)
 
 
-def _tree(upstream: Upstream, release: Release) -> str:
-    with tempfile.TemporaryDirectory(prefix="flotilla-upstream-") as folder:
-        work = Path(folder) / "work"
-        shutil.copytree(SOURCE, work)
-        (work / "release.json").write_text(json.dumps(manifest(release), indent=2, sort_keys=True) + "\n")
-        for name, text in release.files.items():
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_text(text)
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        upstream.git("--work-tree", str(work), "add", "--all", "--force", ".", env=index)
-        return upstream.git("write-tree", env=index)
-
-
-def _parent(upstream: Upstream, release: Release) -> list[str]:
-    return ["-p", upstream.revision(f"refs/tags/{release.parent}")] if release.parent else []
-
-
-def _subject(release: Release) -> str:
-    return f"{release.name}: {release.summary}"
-
-
-def _dated(release: Release) -> dict[str, str]:
-    moment = datetime.fromisoformat(release.date).replace(hour=12, tzinfo=UTC)
-    stamp = f"{int(moment.timestamp())} +0000"
-    return {
-        "GIT_AUTHOR_NAME": "Stand-in nixpkgs",
-        "GIT_AUTHOR_EMAIL": "nixpkgs@testbed.invalid",
-        "GIT_AUTHOR_DATE": stamp,
-        "GIT_COMMITTER_NAME": "Stand-in nixpkgs",
-        "GIT_COMMITTER_EMAIL": "nixpkgs@testbed.invalid",
-        "GIT_COMMITTER_DATE": stamp,
-    }
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%s\n" % (len(content), content)
 
 
 def main(argv: list[str]) -> int:
@@ -352,8 +338,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "release":
         print(upstream.release(options.name, tuple(options.branch or BRANCHES[:1])))
         return
+    branches = {branch: upstream.current(branch) for branch in BRANCHES}
     for release in RELEASES:
-        here = [branch for branch in BRANCHES if upstream.revision(branch) == upstream.revision(f"refs/tags/{release.name}")]
+        here = [branch for branch, name in branches.items() if name == release.name]
         print(f"{release.name:16} {release.date}  {release.summary}{'  ← ' + ', '.join(here) if here else ''}")
 
 
