@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The inventory plugin flotilla.nixos.flakes."""
 
@@ -24,7 +25,7 @@ DOCUMENTATION = r"""
 name: flakes
 short_description: The hosts of a NixOS fleet, from its flakes
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Gives an inventory group for each update group of a repository, and in it the hosts that the group's flake has in
     C(nixosConfigurations).

@@ -171,7 +171,8 @@ def _try_many(
         raise
     except FlotillaError:
         return {}
-    assert isinstance(answer, dict)
+    if not isinstance(answer, dict):
+        raise AssertionError
     return {name: tried["value"] for name, tried in answer.items() if tried["success"]}
 
 

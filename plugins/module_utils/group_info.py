@@ -125,7 +125,8 @@ def _movable(info: GroupInfo) -> set[str]:
 
 
 def _look_at_lock(repo: git.Repository, info: GroupInfo) -> Lock | None:
-    assert info.commit is not None
+    if info.commit is None:
+        raise AssertionError
     group = info.group
     try:
         text = lock_text(repo, group, info.commit)
@@ -181,7 +182,8 @@ def _input_problems(name: str, node: Node, age: float | None, max_age: int | Non
 
 
 def _look_at_hosts(repo: git.Repository, info: GroupInfo, timeout: float) -> None:
-    assert info.commit is not None
+    if info.commit is None:
+        raise AssertionError
     with flake_source(repo, info.group, info.commit) as source:
         try:
             info.hosts = attribute_names(repo.runner, source, timeout=timeout)

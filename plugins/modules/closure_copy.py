@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.closure_copy, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: closure_copy
 short_description: Copy a built NixOS system to its host
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Copies a system and all store paths that it needs from the builder to the host of the task, with C(nix copy) over C(ssh-ng).
     Paths that the host has are not sent again, so a copy that was cut is taken up where it broke off by running it again.

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.flake_build, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: flake_build
 short_description: Build the systems of update groups
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Evaluates and builds the NixOS systems of all hosts of one or more update groups, on the machine that the task is for or is
     delegated to (the builder). No target is touched.

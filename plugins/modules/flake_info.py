@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.flake_info, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: flake_info
 short_description: Look at update groups - their hosts, their pins and their age, and what is wrong with them
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Says of update groups, at the head of their branch, which hosts their flakes have, what their inputs are locked to and how
     old that is, what of the work tree is not committed, and what is wrong with them, each with a fix.

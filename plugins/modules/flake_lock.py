@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.flake_lock, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: flake_lock
 short_description: Update the locked inputs of update groups as a transaction
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Moves the inputs of one or more update groups, on the machine that the task is for or is delegated to (the builder).
     No target is touched.
@@ -27,7 +28,7 @@ options:
   state:
     description:
       - V(updated) makes a candidate of each group. A candidate left over from an earlier run is replaced. Where there is nothing
-        to update, there is no candidate afterwards, and the RV(groups.*.commit) to deploy is the branch's head.
+        to update, there is no candidate afterwards, and the RV(groups) to deploy is the branch's head.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
         revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is
         refused while the lock has uncommitted changes there. Without a candidate nothing is done.

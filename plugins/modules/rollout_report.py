@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.rollout_report, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout_report
 short_description: Say how a rollout went
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Shows what became of every host and of every update group's candidate. Part of the role P(flotilla.nixos.rollout#role).
   - Never fails itself. RV(bad) names the hosts for which the run has to.
@@ -30,7 +31,8 @@ options:
     type: dict
     default: {}
   rolled_back:
-    description: The results of M(flotilla.nixos.system_rollback) for the hosts in RV(flotilla.nixos.rollout_gate#module:roll_back).
+    description:
+      - The results of M(flotilla.nixos.system_rollback) for the hosts in RV(flotilla.nixos.rollout_gate#module:roll_back).
     type: list
     elements: dict
     default: []
@@ -63,7 +65,8 @@ hosts:
   contains:
     outcome:
       description:
-        - V(unchanged), V(updated), V(rebooted), or V(staged) for the next boot; V(planned) or V(copied) where the run ends before.
+        - V(unchanged), V(updated), V(rebooted), or V(staged) for the next boot;
+          V(planned) or V(copied) where the run ends before.
         - V(rolled_back) or V(failed); V(held) because its group halted; V(deferred) because it could not be reached.
       type: str
     reason:

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.system_activate, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: system_activate
 short_description: Activate a NixOS system under a guard that takes the host back
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Activates a system that is in the host's store, in such a way that at every moment, whatever is cut (the link, sshd, the
     power,
@@ -111,7 +112,7 @@ outcome:
     - V(inhibited), nothing was changed, because this system must not be switched to live; V(refused), nothing was changed,
       because
       something else was in the way at the last moment.
-    - V(rolled_back), the host runs its old system again; V(failed), it could not go back, see RV(msg); V(lost), it does
+    - V(rolled_back), the host runs its old system again; V(failed), it could not go back, see C(msg); V(lost), it does
       not answer, and its guard takes it back.
   type: str
   returned: when the host was asked

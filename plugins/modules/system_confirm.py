@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.system_confirm, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: system_confirm
 short_description: Make an activated NixOS system permanent
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Ends the wait of M(flotilla.nixos.system_activate). The host sets its system profile, then its boot loader, sees that the boot
     default is the new system where that can be read, and ends its guard. It does so in one step of its own, which a
@@ -56,7 +57,7 @@ outcome:
   description:
     - V(confirmed), it is permanent; V(unchanged), it was already; V(rolled_back), the host runs its old system again;
       V(failed), it
-      could not go back, see RV(msg); V(lost), it does not answer, and its guard takes it back.
+      could not go back, see C(msg); V(lost), it does not answer, and its guard takes it back.
   type: str
   returned: when the host was asked
   sample: confirmed

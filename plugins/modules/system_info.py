@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.system_info, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: system_info
 short_description: See which system a NixOS host runs, booted, would boot, and how it is
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Asks a host, in one round trip, for the systems that it runs, booted, has in its profile and would boot, and for what
     one wants to know before and after a change.

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.system_reboot, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: system_reboot
 short_description: Restart a NixOS host and see that it came back right
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Restarts a host if that is needed, waits until it is back, and sees by its boot id and C(/run/booted-system) that it was
     restarted and

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.system_rollback, which is an action plugin."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: system_rollback
 short_description: Take a NixOS host back to a system that it ran before
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Without O(to), ends an activation that waits for its confirmation, and the host goes back to the system that ran before it (a
     recorded path, not a generation's number). If none waits, nothing is done.
@@ -55,7 +56,7 @@ outcome:
   description:
     - V(rolled_back), the host runs RV(system); V(unchanged), there was nothing to do; V(staged_for_boot), the next boot brings
       it;
-      V(would_activate), in check mode; V(failed) or V(lost), see RV(msg).
+      V(would_activate), in check mode; V(failed) or V(lost), see C(msg).
   type: str
   returned: when the host was asked
   sample: rolled_back

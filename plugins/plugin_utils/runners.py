@@ -100,8 +100,8 @@ def _pump(
 
     A child left behind that holds them open (an ssh master, say) is waited for no longer than a tick after the process.
     """
-    assert process.stdout is not None
-    assert process.stderr is not None
+    if process.stdout is None or process.stderr is None:
+        raise AssertionError
     out, err, partial = bytearray(), bytearray(), bytearray()
     pending = memoryview((stdin or "").encode("utf-8", "surrogateescape"))
     with selectors.DefaultSelector() as selector:
