@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from testbed import Fleet, Host, TestbedError, cgroups
 from testbed.mounts import below, mounts
+from testbed.network import Subnet
 from testbed.playbooks import PROJECT, Ansible, inventory
 
 COMMAND = PROJECT / "tests/testbed/testbed"
@@ -37,8 +38,10 @@ def leftovers(fleet: Fleet) -> list[str]:
     return found
 
 
-def bridges() -> set[str]:
-    return {path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(("flotilla", "vb-f"))}
+def interfaces(subnet: Subnet) -> list[str]:
+    """This machine's interfaces that belong to a fleet's subnet."""
+    ours = (subnet.bridge, *(subnet.link(index) for index in range(10)))
+    return [name for name in ours if Path("/sys/class/net", name).exists()]
 
 
 @pytest.fixture
@@ -133,12 +136,13 @@ def test_two_fleets_work_side_by_side_and_down_leaves_nothing(
     fleet: Fleet, other: Fleet, hosts: Callable[..., list[Host]]
 ) -> None:
     (host,) = hosts("web1")
-    before = bridges()
     other.up()
+    subnet = other.host("one").subnet
     assert other.host("one").read("/etc/hostname") == "one\n"
-    assert other.host("one").subnet != host.subnet
+    assert subnet != host.subnet
+    assert len(interfaces(subnet)) == 3
     other.down()
-    assert (leftovers(other), bridges()) == ([], before)
+    assert (leftovers(other), interfaces(subnet)) == ([], [])
     assert host.run("true").ok
     assert fleet.host("web1") == host
 

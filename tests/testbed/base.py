@@ -56,11 +56,6 @@ def current(cache: Path = CACHE) -> Base:
     return Base(cache / f"base-{digest(*inputs, *recipe)}")
 
 
-def cached(cache: Path = CACHE) -> list[Path]:
-    """The folders of all bases that are built."""
-    return sorted(cache.glob("base-*"))
-
-
 def ensure(say: Callable[[str], None], cache: Path = CACHE) -> Base:
     """The base, built if need be. The caller holds the lock of everything."""
     base = current(cache)

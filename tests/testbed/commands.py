@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
@@ -29,6 +30,11 @@ class Result:
         return self.status == 0
 
 
+def search_path() -> str:
+    """PATH with the system's sbin folders, which users' shells on Debian lack."""
+    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -49,7 +55,7 @@ def run(
             capture_output=True,
             text=True,
             errors="replace",
-            env=env,
+            env={**os.environ, "PATH": search_path()} if env is None else env,
             cwd=cwd,
             timeout=timeout,
             check=False,

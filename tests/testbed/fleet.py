@@ -16,7 +16,7 @@ from .errors import TestbedError
 from .host import Host
 from .locks import EVERYTHING, locked
 from .mounts import unmount_below
-from .places import STATE, checked_name
+from .places import CACHE, STATE, checked_name
 from .state import FleetState
 
 
@@ -186,6 +186,9 @@ class Fleet:
 
     def _write_ssh_files(self, hosts: dict[str, Host]) -> None:
         keys.ensure_key(self.folder / "key", f"testbed-{self.name}")
+        if user := os.environ.get("SUDO_UID"):
+            # ssh refuses a key that is not the user's own.
+            os.chown(self.folder / "key", int(user), -1)
         public = {name: (host.address, host.ensure_identity()) for name, host in hosts.items()}
         (self.folder / "known_hosts").write_text(keys.known_hosts(public))
         config = keys.ssh_config(self.folder, {name: host.address for name, host in hosts.items()})
@@ -218,18 +221,18 @@ class Fleet:
 
 def prepare(say: Callable[[str], None]) -> tuple[Path, tuple[Path, ...]]:
     """What all fleets share, built if need be: the controller's nix, the hosts' layers. The caller holds everything's lock."""
-    _prune(say)
     root = base.ensure(say)
     controller = controller_nix.ensure(root)
-    return controller, (installer.ensure(root, controller, say), root.root)
+    layers = (installer.ensure(root, controller, say), root.root)
+    _prune(layers)
+    return controller, layers
 
 
-def _prune(say: Callable[[str], None]) -> None:
-    """Remove cached bases that are neither current nor some fleet's."""
-    used = {layer for fleet in state.all_fleets().values() for layer in fleet.layers} | {base.current().root}
-    for folder in base.cached():
+def _prune(layers: Sequence[Path]) -> None:
+    """Remove what is cached and lies neither among these layers nor under any fleet."""
+    used = {*layers, *(layer for fleet in state.all_fleets().values() for layer in fleet.layers)}
+    for folder in (*CACHE.glob("base-*/installer-*"), *CACHE.glob("base-*")):
         if not any(layer.is_relative_to(folder) for layer in used):
-            say(f"removing {folder}, which nothing uses any more")
             base.remove_folder(folder)
 
 
@@ -243,4 +246,4 @@ def _status(host: Host) -> HostStatus:
     system = ""
     if on := host.init() is not None:
         system = host.inside(["readlink", "/run/booted-system"], check=False).stdout.strip()
-    return HostStatus(host.name, host.address, on, host.answers(), system)
+    return HostStatus(host.name, host.address, on, on and host.answers(), system)

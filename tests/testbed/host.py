@@ -16,6 +16,7 @@ from pathlib import Path
 from . import cgroups, disks, keys, network, processes
 from .commands import Result, run
 from .errors import TestbedError
+from .mounts import unmount_below
 from .places import HERE
 
 #: What systemd-nspawn keeps of its containers, and leaves behind when it is killed.
@@ -107,9 +108,8 @@ class Host:
         """Start the supervisor, unless the host is on."""
         if self.is_on():
             return
-        cgroups.end(self.cgroup)
+        self.power_cut()
         self.cgroup.mkdir(parents=True, exist_ok=True)
-        network.remove_link(self.link)
         command = [HERE / "supervisor.sh", self.folder, self.cgroup, self.link, *self._nspawn()]
         with self.console.open("ab") as console:
             # setsid forks: the supervisor is init's child, not that of whoever happens to turn the host on.
@@ -142,6 +142,8 @@ class Host:
                 (self.folder / f"{name}.pid").unlink(missing_ok=True)
         network.remove_link(self.link)
         for kind in ("propagate", "unix-export"):
+            # systemd-nspawn 257 mounts something there, and refuses to start while it is.
+            unmount_below(_NSPAWN / kind / self.subnet.machine(self.index))
             shutil.rmtree(_NSPAWN / kind / self.subnet.machine(self.index), ignore_errors=True)
         if self.root.exists():
             identity = self.root.stat()

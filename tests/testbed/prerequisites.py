@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from .commands import run
+from .commands import run, search_path
 from .errors import TestbedError
 
 #: Command → Debian package.
@@ -39,11 +39,6 @@ def missing() -> list[str]:
     packages = {package for command, package in COMMANDS.items() if not shutil.which(command, path=search_path())}
     packages |= {package for file, package in FILES.items() if not Path(file).exists()}
     return sorted(packages)
-
-
-def search_path() -> str:
-    """PATH with the system's sbin folders, which users' shells on Debian lack."""
-    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 
 
 def install() -> list[str]:
