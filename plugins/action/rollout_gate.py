@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..module_utils.gate import Plan, batch_number, conclude, final_outcomes, hold, judge
-from ..module_utils.outcome import HostOutcome
+from ..module_utils.outcome import HostOutcome, Stage
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.host_results import known_outcomes
 from ..plugin_utils.values import plain
@@ -16,6 +16,7 @@ from ..plugin_utils.values import plain
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict", "required": True},
     "at": {"type": "str", "choices": ["batch", "end"], "default": "batch"},
+    "stages": {"type": "list", "elements": "str", "default": [str(stage) for stage in Stage]},
     "land": {"type": "bool", "default": True},
     "rollback_confirmed": {"type": "bool", "default": False},
 }
@@ -32,7 +33,9 @@ class ActionModule(FlotillaAction):
         known = known_outcomes(plan, task_vars["hostvars"], check=self.check_mode)
         if options["at"] == "batch":
             return self._batch(plan, known, plain(task_vars["ansible_play_batch"]))
-        return _end(plan, known, land=options["land"], rollback=options["rollback_confirmed"])
+        outcomes = final_outcomes(plan, known, ran=Stage.COPY in options["stages"])
+        land = options["land"] and Stage.FINISH in options["stages"]
+        return _end(plan, outcomes, land=land, rollback=options["rollback_confirmed"])
 
     def _batch(self, plan: Plan, known: Mapping[str, HostOutcome], batch: list[str]) -> dict[str, Any]:
         number = batch_number(plan, batch)
@@ -50,8 +53,7 @@ class ActionModule(FlotillaAction):
         }
 
 
-def _end(plan: Plan, known: Mapping[str, HostOutcome], *, land: bool, rollback: bool) -> dict[str, Any]:
-    outcomes = final_outcomes(plan, known)
+def _end(plan: Plan, outcomes: Mapping[str, HostOutcome], *, land: bool, rollback: bool) -> dict[str, Any]:
     results = [conclude(plan, name, outcomes, land=land, roll_back_mixed=rollback) for name in plan.groups]
     return {
         "outcomes": {name: plain(asdict(outcome)) for name, outcome in outcomes.items()},

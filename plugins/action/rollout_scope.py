@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..module_utils.errors import BadInput
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
-from ..plugin_utils.fleet import update_groups
+from ..plugin_utils.fleet import update_groups, with_others
 from ..plugin_utils.role_options import check_role_options
 from ..plugin_utils.values import plain
 
@@ -17,7 +17,10 @@ from ..plugin_utils.values import plain
 class ActionModule(FlotillaAction):
     """Runs once at the head of a rollout, on the controller."""
 
-    ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {"all": {"type": "bool", "default": False}}
+    ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
+        "all": {"type": "bool", "default": False},
+        "whole_groups": {"type": "bool", "default": False},
+    }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse a rollout that nobody limited; else the update groups of the hosts and the stages to run."""
@@ -28,10 +31,12 @@ class ActionModule(FlotillaAction):
             _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
             _refuse_slice(task_vars)
             check_role_options("rollout", "prepare", hosts, task_vars["hostvars"])
-        return {
-            "stages": [str(stage) for stage in stages],
-            "groups": update_groups(hosts, task_vars["hostvars"]) if stages else [],
-        }
+        groups = update_groups(hosts, task_vars["hostvars"]) if stages else []
+        built = groups
+        if groups and options["whole_groups"]:
+            others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)]
+            built = with_others(groups, others, task_vars["hostvars"])
+        return {"stages": [str(stage) for stage in stages], "groups": groups, "build_groups": built}
 
 
 def _refuse_unlimited(task_vars: Mapping[str, Any], *, everything: bool, count: int) -> None:

@@ -77,13 +77,12 @@ def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tup
             commit = str(_group(landing.accepted, result.group).get("commit") or group.candidate)[:12]
             landed[result.group] = f"landed {commit} on {group.branch}"
             if problem:
-                landed[result.group] = problems[result.group] = (
-                    f"{result.group}: the candidate was proven, but did not land: {problem}"
-                )
+                landed[result.group] = f"the candidate was proven, but did not land: {problem}"
+                problems[result.group] = f"{result.group}: {landed[result.group]}"
         elif result.mixed and not result.discard:
             hosts = ", ".join(result.mixed)
             landed[result.group] = (
-                f"not landed. {hosts} run the candidate {group.candidate[:12]}, kept as {ref}. "
+                f"not landed. {hosts} {'runs' if len(result.mixed) == 1 else 'run'} the candidate {group.candidate[:12]}, kept as {ref}. "
                 f"Bring them back with: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
             )
         elif result.discard:

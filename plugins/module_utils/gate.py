@@ -100,9 +100,10 @@ def judge(plan: Plan, group: str, outcomes: Mapping[str, HostOutcome], batches_d
         failed = [host for host in part if is_failure(outcomes.get(host))]
         if too_many(len(failed), len(part), plan.max_fail_percentage):
             return Verdict(group, True, _halt_reason(number, part, failed, outcomes))
-    reached = [host for part in done for host in part]
-    if reached and all(outcomes[host].outcome is Outcome.DEFERRED for host in reached if host in outcomes):
-        return Verdict(group, True, f"{_names(reached)} went away before the update, so nothing has been proven")
+    # Only the first part is asked, so that a group that halted stays halted.
+    first = done[0] if done else []
+    if first and all(outcomes[host].outcome is Outcome.DEFERRED for host in first if host in outcomes):
+        return Verdict(group, True, f"{_names(first)} went away before the update, so nothing has been proven")
     return Verdict(group)
 
 
@@ -126,12 +127,14 @@ def batch_number(plan: Plan, hosts: Sequence[str]) -> int:
     return next(i for i, batch in enumerate(plan.batches) if wanted & set(batch))
 
 
-def final_outcomes(plan: Plan, known: Mapping[str, HostOutcome]) -> dict[str, HostOutcome]:
-    """Every host's outcome at the end of the rollout: what was planned, what was seen, or that it was lost."""
+def final_outcomes(plan: Plan, known: Mapping[str, HostOutcome], *, ran: bool = True) -> dict[str, HostOutcome]:
+    """Every host's outcome at the end: planned, seen, or lost. ran: whether the batches were to run."""
     done: dict[str, HostOutcome] = {}
     for name, host in plan.hosts.items():
         if host.outcome is not None:
             done[name] = HostOutcome(name, host.outcome, host.reason)
+        elif not ran:
+            done[name] = HostOutcome(name, Outcome.PLANNED)
         else:
             done[name] = known.get(name) or HostOutcome(
                 name, Outcome.FAILED, "it was lost during the rollout; its guard brings it back to the system before"

@@ -55,6 +55,11 @@ _CHAIN = [stage for stage in Stage if stage is not Stage.LOCK]
 
 def stages_to_run(run_tags: list[str], skip_tags: list[str]) -> list[Stage]:
     """The stages for --tags and --skip-tags: up to the last one named, and none that needs a skipped one."""
+    # An activation that nobody confirms is undone at its deadline: the two go together.
+    if Stage.ACTIVATE in run_tags:
+        run_tags = [*run_tags, Stage.CONFIRM]
+    if Stage.CONFIRM in skip_tags:
+        skip_tags = [*skip_tags, Stage.ACTIVATE]
     named = [stage for stage in Stage if stage in run_tags]
     if set(run_tags) & {"all", "tagged"}:
         named = list(Stage)
@@ -127,7 +132,7 @@ def _after_failure(host: str, results: StageResults) -> HostOutcome:
         results.error,
     )
     reason = _reason(host, first)
-    if "rolled_back" in (first.get("outcome"), results.rolled_back.get("outcome")):
+    if any(r.get("outcome") == "rolled_back" for r in (first, {} if _failed(results.rolled_back) else results.rolled_back)):
         return HostOutcome(host, Outcome.ROLLED_BACK, reason)
     if _failed(results.rolled_back):
         reason = f"{reason} Going back: {_reason(host, results.rolled_back)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .batches import Size, schedule
-from .gate import Plan, PlannedGroup, PlannedHost, judge
+from .gate import Plan, PlannedGroup, PlannedHost, judge, too_many
 from .outcome import Outcome, without_subject
 
 
@@ -24,7 +24,7 @@ class Findings:
 
 def make_plan(findings: Findings, serial: Sequence[Size], max_fail_percentage: float) -> Plan:
     """Only hosts that need the update and can have it come into batches, so that every batch proves something."""
-    groups = {group["name"]: _group(group["name"], findings) for group in findings.groups}
+    groups = {group["name"]: _group(group, findings, max_fail_percentage) for group in findings.groups}
     hosts = {
         host["name"]: _host(host["name"], groups[group["name"]], findings) for group in findings.groups for host in group["hosts"]
     }
@@ -45,13 +45,18 @@ def make_plan(findings: Findings, serial: Sequence[Size], max_fail_percentage: f
     return Plan(groups, hosts, schedule(to_update, serial), max_fail_percentage)
 
 
-def _group(name: str, findings: Findings) -> PlannedGroup:
+def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> PlannedGroup:
+    name = group["name"]
     locked, built = findings.locked.get(name, {}), findings.built.get(name, {})
+    hosts = built.get("hosts") or {}
     error = ""
     if locked.get("failed"):
         error = str(locked.get("msg") or "its lock could not be made")
-    elif built.get("failed") and not built.get("hosts"):
+    elif built.get("failed") and not any(host.get("error") for host in hosts.values()):
         error = str(built.get("msg") or "it could not be built")
+    else:
+        error = _broken_outside(group, hosts, percentage)
+    error = without_subject(name, error)
     return PlannedGroup(
         name,
         commit=built.get("commit") or locked.get("commit"),
@@ -61,6 +66,16 @@ def _group(name: str, findings: Findings) -> PlannedGroup:
         changes=list(locked.get("changes") or []),
         error=error,
     )
+
+
+def _broken_outside(group: Mapping[str, Any], built: Mapping[str, Mapping[str, Any]], percentage: float) -> str:
+    """Why the group's lock must not move although the hosts in the limit build: its other hosts do not."""
+    inside = {host["name"] for host in group["hosts"]}
+    broken = [name for name, host in built.items() if host.get("failed") and name not in inside]
+    if not too_many(len(broken), len(built), percentage):
+        return ""
+    first = without_subject(broken[0], str(built[broken[0]].get("error") or "its system was not built"))
+    return f"{', '.join(broken)}, outside the limit, would not build any more ({broken[0]}: {first})"
 
 
 def _host(name: str, group: PlannedGroup, findings: Findings) -> PlannedHost:
@@ -77,7 +92,8 @@ def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], info: Mappi
         return Outcome.FAILED, group.error
     if build.get("failed") or not build.get("system"):
         return Outcome.FAILED, without_subject(name, str(build.get("error") or "its system was not built"))
-    if not info.get("reachable", not info.get("unreachable", False)):
+    # Without any result, Ansible itself has dropped the host.
+    if not info or info.get("unreachable") or not info.get("reachable", True):
         return Outcome.DEFERRED, without_subject(name, str(info.get("msg") or "it could not be reached"))
     if info.get("failed"):
         return Outcome.FAILED, without_subject(name, str(info.get("msg") or "it could not be looked at"))

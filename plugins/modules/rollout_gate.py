@@ -28,6 +28,11 @@ options:
     type: str
     choices: [batch, end]
     default: batch
+  stages:
+    description: The stages that the run has, as RV(flotilla.nixos.rollout_scope#module:stages) gives them.
+    type: list
+    elements: str
+    default: [lock, build, plan, copy, activate, confirm, finish]
   land:
     description: Whether candidates are to be landed or dropped at the end.
     type: bool

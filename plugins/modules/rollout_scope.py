@@ -19,6 +19,12 @@ options:
     description: Allow a run without a limit.
     type: bool
     default: false
+  whole_groups:
+    description:
+      - Put all of the inventory's hosts of the groups into RV(build_groups), also those outside the limit.
+      - For an update that is to land. It moves the lock of all of them, so that all of them have to build.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: It changes nothing in any case.
@@ -47,6 +53,11 @@ EXAMPLES = r"""
 RETURN = r"""
 groups:
   description: The update groups, as the option O(flotilla.nixos.flake_build#module:groups) takes them.
+  returned: success
+  type: list
+  elements: dict
+build_groups:
+  description: The update groups with all hosts that have to build.
   returned: success
   type: list
   elements: dict

@@ -26,9 +26,23 @@ def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]
         fields = _fields(host, variables)
         group = groups.setdefault(name, {"name": name, **fields, "hosts": []})
         _agree(name, group, fields, host)
-        attribute = str(_value(variables, "flotilla_attribute") or host)
-        group["hosts"].append({"name": host, "attribute": attribute})
+        group["hosts"].append({"name": host, "attribute": _attribute(host, variables)})
     return list(groups.values())
+
+
+def with_others(
+    groups: Iterable[Mapping[str, Any]], others: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The same groups with those of the other hosts that are in them, too. Hosts without an update group are passed over."""
+    whole = {group["name"]: {**group, "hosts": list(group["hosts"])} for group in groups}
+    for host in others:
+        try:
+            name = group_of(host, hostvars[host])
+        except BadInput:
+            continue
+        if name in whole:
+            whole[name]["hosts"].append({"name": host, "attribute": _attribute(host, hostvars[host])})
+    return list(whole.values())
 
 
 def group_of(host: str, variables: Mapping[str, Any]) -> str:
@@ -74,6 +88,10 @@ def _fields(host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
             )
         fields["repo"] = repository_above(str(inventory))
     return {field: value for field, value in fields.items() if value not in (None, "")}
+
+
+def _attribute(host: str, variables: Mapping[str, Any]) -> str:
+    return str(_value(variables, "flotilla_attribute") or host)
 
 
 def _value(variables: Mapping[str, Any], name: str) -> Any:

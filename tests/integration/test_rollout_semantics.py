@@ -59,6 +59,17 @@ class Run:
         """The calls of flake_lock: state and groups."""
         return [(a["state"], [g["name"] for g in a["groups"]]) for name, _host, a in self.calls if name == "flake_lock"]
 
+    def batches(self) -> list[list[str]]:
+        """The batches as the plan showed them."""
+        lines = [line.strip() for line in self.output.splitlines()]
+        return [line.partition(": ")[2].split(", ") for line in lines if line.startswith("batch ")]
+
+    def recap(self, host: str) -> dict[str, int]:
+        """The host's counts in Ansible's recap."""
+        recap = self.output.rpartition("PLAY RECAP")[2]
+        line = next(line for line in recap.splitlines() if line.split()[:1] == [host])
+        return {key: int(value) for key, _, value in (word.partition("=") for word in line.split()[2:])}
+
     def outcome(self, host: str) -> str:
         """The outcome in the printed table."""
         lines = [line.split() for line in self.output.splitlines()]
@@ -116,6 +127,21 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
     return Fleet(tmp_path, request.param)
 
 
+ALL = ("-e", "flotilla_all=true")
+UPDATE = (*ALL, "-e", "flotilla_update=true")
+GONE = {"raise": "unreachable"}
+
+
+def rolled_back(host: str) -> dict[str, Any]:
+    """A result of system_activate that failed and was undone."""
+    return {"failed": True, "outcome": "rolled_back", "msg": f"{host}: units that did not fail before fail now: app.service."}
+
+
+def lost(host: str) -> dict[str, Any]:
+    """A result of our own actions when the connection is gone."""
+    return {"failed": True, "unreachable": True, "msg": f"{host}: the connection failed: no route to host."}
+
+
 def test_without_a_limit_nothing_is_started(fleet: Fleet) -> None:
     run = fleet.run()
     assert run.status == 2
@@ -123,9 +149,198 @@ def test_without_a_limit_nothing_is_started(fleet: Fleet) -> None:
     assert run.calls == []
 
 
-def test_everything_goes_well(fleet: Fleet) -> None:
-    run = fleet.run("-e", "flotilla_all=true", "-e", "flotilla_update=true")
+def test_every_group_has_its_own_canary_and_lands_its_candidate(fleet: Fleet) -> None:
+    run = fleet.run(*UPDATE)
     assert run.status == 0, run.output
-    assert run.called("system_activate")[:2] == ["web1", "pi-1"]
+    assert run.batches() == [["web1", "pi-1"], ["web2", "pi-2"], ["pi-3", "pi-4"]]
     assert sorted(run.called("system_confirm")) == ["pi-1", "pi-2", "pi-3", "pi-4", "web1", "web2"]
     assert run.states() == [("updated", ["servers", "sbcs"]), ("accepted", ["servers", "sbcs"])]
+    assert run.called("system_rollback") == []
+    assert "sbcs: landed cccccccccccc on main" in run.output
+
+
+TOUR = {
+    "canary_fails": "a1 a2 a3",
+    "canary_leaves": "b1 b2 b3",
+    "late_failure": "c1 c2 c3",
+    "no_way_back": "d1 d2",
+    "no_lock": "e1",
+    "no_build": "f1 f2",
+    "no_landing": "g1",
+    "asleep": "h1 h2",
+    "reboots": "i1 i2",
+    "own_checks": "j1 j2",
+    "foreign_platform": "k1",
+    "well": "z1 z2 z3",
+}
+
+
+def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
+    """One rollout over twelve update groups, each with a trouble of its own: none of them touches another."""
+    lines = [f"[{g}]\n" + "\n".join(hosts.split()) + f"\n[{g}:vars]\nflotilla_update_group={g}\n" for g, hosts in TOUR.items()]
+    (fleet.path / "inventory").write_text("\n".join(lines) + "[all:vars]\nansible_connection=local\nflotilla_repo=/srv/fleet\n")
+    (fleet.path / "check.yml").write_text(
+        "- ansible.builtin.fail: {msg: the shop is closed}\n  when: inventory_hostname == 'j1'\n"
+    )
+    refused = {"msg": "main has moved, and merging it conflicts.", "failed_at": "accepted"}
+    scenario = {
+        "flake_lock": {
+            "*": {"override": {"no_lock": {"failed_at": "updated", "msg": "there is no input x."}, "no_landing": refused}}
+        },
+        "flake_build": {"*": {"members": {"f1": {"failed": True, "system": None, "error": "f1: attribute 'foo' missing."}}}},
+        "system_info": {"h1": {"reachable": False, "msg": "h1: no route to host."}, "k1": {"platform": "aarch64-linux"}},
+        "closure_copy": {"b1": lost("b1")},
+        "system_activate": {
+            "a1": rolled_back("a1"),
+            "c2": rolled_back("c2"),
+            "i1": {"reboot_needed": True},
+            "i2": {"outcome": "staged_for_boot", "guard": None},
+        },
+        "system_confirm": {"d1": lost("d1")},
+        "system_rollback": {"d1": lost("d1")},
+    }
+    extra = {"flotilla_serial": [1, 1, "100%"], "flotilla_health_tasks": [str(fleet.path / "check.yml")]}
+    run = fleet.run(*UPDATE, "-e", json.dumps(extra), scenario=scenario)
+    assert run.status == 2
+    expected = {
+        **{"a1": "rolled back", "a2": "held", "a3": "held"},
+        **{"b1": "deferred", "b2": "held", "b3": "held"},
+        **{"c1": "updated", "c2": "rolled back", "c3": "held"},
+        **{"d1": "failed", "d2": "held", "e1": "failed", "f1": "failed", "f2": "held", "g1": "updated"},
+        **{
+            "h1": "deferred",
+            "h2": "updated",
+            "i1": "rebooted",
+            "i2": "rebooted",
+            "j1": "rolled back",
+            "j2": "held",
+            "k1": "failed",
+        },
+        **{"z1": "updated", "z2": "updated", "z3": "updated"},
+    }
+    assert {host: run.outcome(host) for host in expected} == expected
+    failed = [host for host in expected if run.recap(host)["failed"]]
+    assert failed == [host for host, outcome in expected.items() if outcome in ("failed", "held", "rolled back") or host == "g1"]
+    assert run.states()[1:] == [
+        ("accepted", ["no_landing", "asleep", "reboots", "well"]),
+        ("discarded", ["canary_fails", "canary_leaves", "no_way_back", "no_build", "own_checks", "foreign_platform"]),
+    ]
+    assert run.called("system_rollback") == ["d1", "j1"]
+    for line in (
+        "  a2, a3 held: update group canary_fails halted: 1 of 1 failed in batch 1 (a1 rolled back: units that did not fail",
+        "  b2, b3 held: update group canary_leaves halted: b1 went away before the update, so nothing has been proven",
+        "  late_failure: not landed. c1 runs the candidate cccccccccccc, kept as refs/flotilla/candidate/late_failure.",
+        "  d1 failed: the connection failed: no route to host. Going back: the connection failed: no route to host.",
+        "  e1 failed: there is no input x.",
+        "  f1 failed: attribute 'foo' missing.",
+        "  no_landing: the candidate was proven, but did not land: main has moved, and merging it conflicts.",
+        "  h1 deferred: no route to host.",
+        "  j1 rolled back: the shop is closed",
+        "  k1 failed: its system is for x86_64-linux, and the host is aarch64-linux.",
+        "  well: landed cccccccccccc on main",
+        "  canary_fails: candidate dropped; main was never changed",
+    ):
+        assert line in run.output
+
+
+def test_failed_and_unreachable_in_the_same_task(fleet: Fleet) -> None:
+    """Where Ansible's own gates leak. The dropped host is the first one, on which Ansible hangs the run_once tasks."""
+    scenario = {"system_activate": {"pi-1": GONE, "pi-2": rolled_back("pi-2")}}
+    run = fleet.run("-l", "sbcs", "-e", "{flotilla_update: true, flotilla_serial: [2, 1]}", scenario=scenario)
+    assert run.status != 0
+    assert sorted(run.called("closure_copy")) == ["pi-1", "pi-2"]
+    assert [run.outcome(h) for h in ("pi-1", "pi-2", "pi-3", "pi-4")] == ["failed", "rolled back", "held", "held"]
+    assert "pi-1 failed: it was lost during the rollout" in run.output
+    assert run.states()[1:] == [("discarded", ["sbcs"])]
+
+
+def test_a_whole_batch_that_fails_does_not_end_the_rollout(fleet: Fleet) -> None:
+    full = {"*": {"failed": True, "msg": "the disk is full. Make room."}}
+    run = fleet.run(*UPDATE, scenario={"closure_copy": full})
+    assert run.status == 2
+    assert run.called("closure_copy") == run.called("closure_copy")[:2]
+    assert run.called("system_activate") == []
+    assert run.states()[1:] == [("discarded", ["servers", "sbcs"])]
+    assert "web1, pi-1 failed: the disk is full. Make room." in run.output
+
+
+def test_a_whole_batch_that_ansible_drops_ends_the_run_and_lands_nothing(fleet: Fleet) -> None:
+    """Only tasks that are not ours can do this. The last play cannot run; the callback still tells."""
+    run = fleet.run("-l", "sbcs", "-e", "flotilla_update=true", scenario={"system_activate": {"pi-1": GONE}})
+    assert run.status == 4
+    assert run.called("closure_copy") == ["pi-1"]
+    assert run.states() == [("updated", ["sbcs"])]
+
+
+def test_hosts_that_are_not_there_are_no_failure(fleet: Fleet) -> None:
+    scenario = {"system_info": {"*": {"reachable": False, "msg": "no route to host."}, "pi-2": GONE}}
+    run = fleet.run("-l", "sbcs", "-e", "flotilla_update=true", scenario=scenario)
+    assert run.status == 4, run.output  # Ansible's own, for pi-2
+    assert [run.outcome(host) for host in ("pi-1", "pi-2")] == ["deferred", "deferred"]
+    assert run.states()[1:] == [("discarded", ["sbcs"])]
+    assert "sbcs: candidate dropped (no host was reached); main was never changed" in run.output
+    del scenario["system_info"]["pi-2"]
+    assert fleet.run("-l", "sbcs", scenario=scenario).status == 0
+
+
+def test_hosts_of_a_group_that_halts_late_go_back_on_demand(fleet: Fleet) -> None:
+    extra = "{flotilla_update: true, flotilla_rollback_confirmed: true}"
+    run = fleet.run("-l", "sbcs", "-e", extra, scenario={"system_activate": {"pi-2": rolled_back("pi-2")}})
+    assert run.status == 2
+    assert run.outcome("pi-1") == "rolled back"
+    assert [a["to"] for name, _host, a in run.calls if name == "system_rollback"] == [f"/nix/store/{'o' * 32}-nixos-system-pi-1"]
+    assert run.states()[1:] == [("discarded", ["sbcs"])]
+
+
+def test_nothing_to_do_and_the_resume(fleet: Fleet) -> None:
+    right = {
+        host: dict.fromkeys(("running", "booted", "profile", "boot_default"), f"/nix/store/{'n' * 32}-nixos-system-{host}")
+        for host in ("web1", "web2", "pi-1", "pi-2", "pi-3", "pi-4")
+    }
+    scenario = {"system_info": right, "flake_build": {"*": {"changed": False}}}
+    run = fleet.run(*ALL, scenario=scenario)
+    assert run.status == 0, run.output
+    assert {name for name, _host, _arguments in run.calls} == {"flake_build", "system_info"}
+    assert "Nothing to do: every host runs what it should." in run.output
+    assert sum(run.recap(host)["changed"] for host in right) == 0
+    del right["pi-3"]
+    again = fleet.run(*ALL, scenario=scenario)
+    assert again.called("system_activate") == ["pi-3"]
+    assert again.status == 0, again.output
+
+
+def test_check_mode_lands_and_drops_nothing(fleet: Fleet) -> None:
+    run = fleet.run(*UPDATE, "--check", "--diff")
+    assert run.status == 0, run.output
+    assert run.states() == [("updated", ["servers", "sbcs"])]
+    assert run.outcome("pi-3") == "planned"
+    assert "sbcs: the candidate would be landed on main" in run.output
+
+
+@pytest.mark.parametrize(
+    ("tags", "called"),
+    [
+        (("--tags", "build"), {"flake_lock", "flake_build"}),
+        (("--skip-tags", "lock,confirm"), {"flake_build", "system_info", "closure_copy"}),
+    ],
+)
+def test_tags_run_up_to_a_stage(fleet: Fleet, tags: tuple[str, ...], called: set[str]) -> None:
+    run = fleet.run(*UPDATE, *tags)
+    assert run.status == 0, run.output
+    assert {name for name, _host, _arguments in run.calls} == called
+
+
+def test_two_rollouts_in_one_run_do_not_mix(fleet: Fleet) -> None:
+    (fleet.path / "site.yml").write_text(
+        "- ansible.builtin.import_playbook: flotilla.nixos.rollout\n- ansible.builtin.import_playbook: flotilla.nixos.rollout\n"
+    )
+    run = fleet.run("-l", "servers", playbook="site.yml")
+    assert run.status == 0, run.output
+    assert run.called("system_activate") == ["web1", "web2"] * 2
+
+
+def test_a_bad_variable_is_refused_before_anything_runs(fleet: Fleet) -> None:
+    run = fleet.run(*ALL, "-e", "flotilla_goal=explode")
+    assert run.status == 2
+    assert "web1: value of flotilla_goal must be one of" in run.output
+    assert run.calls == []

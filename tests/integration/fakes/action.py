@@ -40,6 +40,7 @@ class ActionModule(ActionBase):
         if NAME in ("flake_lock", "flake_build"):
             for name, group in answer["groups"].items():
                 group.update(answer.get("override", {}).get(name, {}))
+                group["failed"] = group["failed"] or group.get("failed_at") == arguments.get("state", "updated")
                 for member, values in answer.get("members", {}).items():
                     if member in group.get("hosts", {}):
                         group["hosts"][member].update(values)
