@@ -49,7 +49,7 @@ options:
   health_checks:
     description:
       - Checks that must pass before the system is made permanent, in their order. If one does not, the host goes back.
-      - They must pass before the deadline of the host's guard. See O(confirm_timeout) of M(flotilla.nixos.system_activate).
+      - They must pass before the deadline of the host's guard. See O(flotilla.nixos.system_activate#module:confirm_timeout).
     type: list
     elements: dict
     default: []

@@ -267,7 +267,7 @@ def worktree_of(repo: Repository, branch: str | None) -> str | None:
     listed = _out(git(repo, "worktree", "list", "--porcelain", "-z"), repo, "listing work trees failed")
     path = ""
     for line in listed.split("\0"):
-        key, _, value = line.partition(" ")
+        key, _equals, value = line.partition(" ")
         if key == "worktree":
             path = value
         elif key == "branch" and value == f"refs/heads/{branch}":

@@ -33,7 +33,7 @@ def free_memory(report: str) -> int | None:
     """MiB that a new process may take, from what _LOOK printed; None if that says nothing."""
     value: dict[str, int] = {}
     for line in report.splitlines():
-        file, _, text = line.partition(":")
+        file, _colon, text = line.partition(":")
         digits = text.removeprefix("MemAvailable:").split()[:1]
         if digits and digits[0].isdigit():
             value[file.rsplit("/", 1)[-1]] = int(digits[0])

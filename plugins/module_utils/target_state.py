@@ -44,7 +44,7 @@ def parse_facts(stdout: str) -> Facts:
     found: dict[str, list[str]] = defaultdict(list)
     for line in stdout.splitlines():
         if line.startswith(_PREFIX):
-            key, _, value = line.removeprefix(_PREFIX).partition(" ")
+            key, _space, value = line.removeprefix(_PREFIX).partition(" ")
             found[key].append(value.rstrip("\r"))
     return Facts({key: tuple(values) for key, values in found.items()})
 

@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.rollout_scope, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout_scope
 short_description: Say who a rollout is for and how far it goes
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Gathers the hosts of the play into update groups, by their variables, and works out from C(--tags) and C(--skip-tags) which
     stages are to run. Part of the role P(flotilla.nixos.rollout#role).

@@ -67,7 +67,7 @@ class SweepTarget:
     def from_ssh(cls, target: SshTarget, runner: Runner) -> SweepTarget:
         """What ssh makes of Ansible's options together with its own configuration files (`ssh -G`, which contacts nobody)."""
         lines = runner.run(target.config_argv()).stdout.splitlines()
-        said = {key.lower(): value for key, _, value in (line.partition(" ") for line in lines)}
+        said = {key.lower(): value for key, _space, value in (line.partition(" ") for line in lines)}
         return cls(
             name=target.name,
             address=said.get("hostname", target.address),
@@ -122,7 +122,7 @@ def _ask(host: SweepTarget, known_hosts: KnownHosts, timeout: float, get_key: Ke
     started = time.monotonic()
     known = known_hosts.of(host.listed_as)
     try:
-        key = get_key(host.address, host.port, sorted({kind for kind, _ in known.keys}), timeout)
+        key = get_key(host.address, host.port, sorted({kind for kind, _key in known.keys}), timeout)
     except (OSError, SshSilence) as error:
         return _absent(host, error, time.monotonic() - started)
     seconds = time.monotonic() - started
