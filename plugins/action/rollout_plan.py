@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.planning import Findings, make_plan
+from ..module_utils.planning import Findings, Pace, make_plan
 from ..module_utils.report import plan_lines
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.values import plain
@@ -35,7 +35,8 @@ class ActionModule(FlotillaAction):
             built=options["built"].get("groups") or {},
             info={name: plain(hostvars[name].get("flotilla_info") or {}) for name in names},
         )
-        plan = make_plan(findings, options["serial"], options["max_fail_percentage"])
+        pace = {group["name"]: _pace(options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
+        plan = make_plan(findings, pace)
         lines = plan_lines(plan)
         for line in lines:
             self.progress(line)
@@ -47,3 +48,13 @@ class ActionModule(FlotillaAction):
             "serial": [len(batch) for batch in plan.batches] or [1],
             "lines": lines,
         }
+
+
+def _pace(options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:
+    """How fast the group goes: its own variables, which its first host has, before those of the host that the task runs on."""
+    serial = plain(variables.get("flotilla_serial"))
+    percentage = plain(variables.get("flotilla_max_fail_percentage"))
+    return Pace(
+        serial=options["serial"] if serial is None else serial if isinstance(serial, list) else [serial],
+        max_fail_percentage=float(options["max_fail_percentage"] if percentage is None else percentage),
+    )

@@ -40,8 +40,8 @@ def split(hosts: Sequence[str], serial: Sequence[Size]) -> list[list[str]]:
     return batches
 
 
-def schedule(groups: Mapping[str, Sequence[str]], serial: Sequence[Size]) -> list[list[str]]:
-    """Batch i of the rollout: the i-th batch of every group, so that each group begins with its own canary."""
-    per_group = [split(hosts, serial) for hosts in groups.values()]
+def schedule(groups: Mapping[str, Sequence[str]], serial: Mapping[str, Sequence[Size]]) -> list[list[str]]:
+    """Batch i of the rollout: the i-th batch of every group, so that each group begins with its own canary. serial: by group."""
+    per_group = [split(hosts, serial[group]) for group, hosts in groups.items()]
     longest = max((len(batches) for batches in per_group), default=0)
     return [[host for batches in per_group if i < len(batches) for host in batches[i]] for i in range(longest)]

@@ -80,9 +80,9 @@ def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tup
                 landed[result.group] = f"the candidate was proven, but did not land: {problem}"
                 problems[result.group] = f"{result.group}: {landed[result.group]}"
         elif result.mixed and not result.discard:
-            hosts = ", ".join(result.mixed)
+            run = "runs" if len(result.mixed) == 1 else "run"
             landed[result.group] = (
-                f"not landed. {hosts} {'runs' if len(result.mixed) == 1 else 'run'} the candidate {group.candidate[:12]}, kept as {ref}. "
+                f"not landed. {', '.join(result.mixed)} {run} the candidate {group.candidate[:12]}, kept as {ref}. "
                 f"Bring them back with: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
             )
         elif result.discard:

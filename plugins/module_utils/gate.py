@@ -37,6 +37,7 @@ class PlannedGroup:
     branch: str | None = None
     changes: Sequence[Mapping[str, Any]] = ()
     error: str = ""
+    max_fail_percentage: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,6 @@ class Plan:
     groups: dict[str, PlannedGroup]
     hosts: dict[str, PlannedHost]
     batches: list[list[str]] = field(default_factory=list)
-    max_fail_percentage: float = 0
 
     def members(self, group: str) -> list[str]:
         """The group's hosts that the rollout is for, in inventory order."""
@@ -69,7 +69,7 @@ class Plan:
             for name, host in value["hosts"].items()
         }
         groups = {name: PlannedGroup(**group) for name, group in value["groups"].items()}
-        return cls(groups, hosts, [list(batch) for batch in value["batches"]], float(value["max_fail_percentage"]))
+        return cls(groups, hosts, [list(batch) for batch in value["batches"]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,12 @@ def judge(plan: Plan, group: str, outcomes: Mapping[str, HostOutcome], batches_d
         return Verdict(group, True, planned.error)
     members = plan.members(group)
     before = [host for host in members if (known := plan.hosts[host].outcome) is not None and known.bad]
-    if too_many(len(before), len(members), plan.max_fail_percentage):
+    if too_many(len(before), len(members), planned.max_fail_percentage):
         return Verdict(group, True, f"{_names(before)} failed before anything was touched")
     done = list(plan.parts(group))[:batches_done]
     for number, part in enumerate(done, 1):
         failed = [host for host in part if is_failure(outcomes.get(host))]
-        if too_many(len(failed), len(part), plan.max_fail_percentage):
+        if too_many(len(failed), len(part), planned.max_fail_percentage):
             return Verdict(group, True, _halt_reason(number, part, failed, outcomes))
     # Only the first part is asked, so that a group that halted stays halted.
     first = done[0] if done else []

@@ -22,13 +22,21 @@ class Findings:
     info: Mapping[str, Mapping[str, Any]]
 
 
-def make_plan(findings: Findings, serial: Sequence[Size], max_fail_percentage: float) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a group goes: the sizes of its batches, and the percentage of a batch that may fail."""
+
+    serial: Sequence[Size]
+    max_fail_percentage: float
+
+
+def make_plan(findings: Findings, pace: Mapping[str, Pace]) -> Plan:
     """Only hosts that need the update and can have it come into batches, so that every batch proves something."""
-    groups = {group["name"]: _group(group, findings, max_fail_percentage) for group in findings.groups}
+    groups = {group["name"]: _group(group, findings, pace[group["name"]].max_fail_percentage) for group in findings.groups}
     hosts = {
         host["name"]: _host(host["name"], groups[group["name"]], findings) for group in findings.groups for host in group["hosts"]
     }
-    plan = Plan(groups, hosts, [], max_fail_percentage)
+    plan = Plan(groups, hosts)
     verdicts = {name: judge(plan, name, {}, 0) for name in groups}
     for name, host in hosts.items():
         verdict = verdicts[host.group]
@@ -42,7 +50,7 @@ def make_plan(findings: Findings, serial: Sequence[Size], max_fail_percentage: f
                 f"update group {host.group} halted: {verdict.reason}",
             )
     to_update = {group: [name for name in plan.members(group) if hosts[name].outcome is None] for group in groups}
-    return Plan(groups, hosts, schedule(to_update, serial), max_fail_percentage)
+    return Plan(groups, hosts, schedule(to_update, {group: pace[group].serial for group in groups}))
 
 
 def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> PlannedGroup:
@@ -65,6 +73,7 @@ def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> P
         branch=locked.get("branch"),
         changes=list(locked.get("changes") or []),
         error=error,
+        max_fail_percentage=percentage,
     )
 
 

@@ -10,14 +10,14 @@ short_description: Decide between the batches of a rollout which update groups g
 version_added: 0.1.0
 author: The Flotilla authors (!UNKNOWN)
 description:
-  - Judges every update group by what its hosts' tasks have registered in the batches before. Part of the role
-    P(flotilla.nixos.rollout#role).
-  - A group halts when more than the plan's C(max_fail_percentage) of its hosts in a batch failed or were rolled back. The percentage is
-    of the group's part of the batch, and must be exceeded, as with Ansible's own C(max_fail_percentage). Other groups go on.
+  - Judges every update group by what its hosts' tasks have registered in the batches before.
+    Part of the role P(flotilla.nixos.rollout#role).
+  - A group halts when more than its C(max_fail_percentage) of its hosts in a batch failed or were rolled back. The percentage
+    is of the group's part of the batch, and must be exceeded, as with Ansible's own C(max_fail_percentage). Other groups go on.
   - A host that was let through and has no outcome counts as failed. A host that could not be reached before anything was sent to
     it does not; but a group whose hosts so far were all like that halts as well, because nothing has been proven.
-  - Ansible's C(max_fail_percentage) and C(any_errors_fatal) must stay unset in the play. When a host fails and another becomes unreachable in
-    one task, Ansible goes on with the next batch in spite of them.
+  - Ansible's C(max_fail_percentage) and C(any_errors_fatal) must stay unset in the play. When a host fails and another becomes
+    unreachable in one task, Ansible goes on with the next batch in spite of them.
   - Runs on the controller and touches nothing. Never fails for what hosts did. Use it with C(run_once).
 options:
   plan:

@@ -34,11 +34,14 @@ options:
     description:
       - The size of each batch, as Ansible's C(serial) takes them. Percentages are of the hosts of a group that are to be updated,
         rounded down, at least one host. The last size repeats.
+      - For a group whose hosts have C(flotilla_serial), that is taken instead.
     type: list
     elements: raw
     default: [1, "25%", "100%"]
   max_fail_percentage:
-    description: A group of which more hosts than this failed before anything was touched is held as a whole.
+    description:
+      - A group halts when more than this percentage of its hosts in a batch fail, also before anything was touched.
+      - For a group whose hosts have C(flotilla_max_fail_percentage), that is taken instead.
     type: float
     default: 0.0
 attributes:
@@ -80,9 +83,6 @@ plan:
       description: The hosts of each batch.
       type: list
       elements: list
-    max_fail_percentage:
-      description: As the option.
-      type: float
 order:
   description: The hosts to update, batch after batch; a pattern that matches nothing if there are none.
   returned: success
