@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -46,9 +46,8 @@ class ActionModule(FlotillaAction):
         )
         self.phase = "build"
         builds = build_groups(self.builder(), list(zip(groups, commits, strict=True)), settings, self.progress)
-        for warning in [*builds.warnings, *map(_left_out, builds.groups.values())]:
-            if warning:
-                _display.warning(warning)
+        for warning in [*builds.warnings, *_left_out(builds.groups.values())]:
+            _display.warning(warning)
         result: dict[str, Any] = {"changed": builds.changed}
         result["groups"] = {name: _group_result(group) for name, group in builds.groups.items()}
         broken = [group["msg"] for group in result["groups"].values() if group["failed"]]
@@ -57,14 +56,21 @@ class ActionModule(FlotillaAction):
         return result
 
 
-def _left_out(group: GroupBuild) -> str:
-    """A warning about what the user may think is part of what was built."""
-    paths = group.uncommitted
-    if not paths or group.error:
-        return ""
-    some = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-    what = "the work tree (untracked files are not part of it)" if group.dirty else f"commit {group.commit[:12]}"
-    return f"{group.group.name}: this builds {what}, without: {some}. Commit what belongs to it."
+def _left_out(groups: Iterable[GroupBuild]) -> list[str]:
+    """Warnings about what the user may think is part of what was built; one for groups of which the same is true."""
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for group in groups:
+        if group.uncommitted and not group.error:
+            what = "the work tree (untracked files are not part of it)" if group.dirty else f"commit {group.commit[:12]}"
+            alike.setdefault((what, group.uncommitted), []).append(group.group.name)
+    return [
+        f"{', '.join(names)}: this builds {what}, without: {_some(paths)}. Commit what belongs to it."
+        for (what, paths), names in alike.items()
+    ]
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def _group_result(group: GroupBuild) -> dict[str, Any]:

@@ -251,6 +251,8 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
         if error.kind == "inhibited":
             return _inhibited(request, error)
         raise
+    if facts is None:
+        return _Attempt(target, request, guard, Facts({}), begun, clock).conclude(None)
     if facts.one("outcome") == "unchanged":
         pending = facts.all("pending_wanted")
         return Report(Outcome.UNCHANGED, request.system, previous=facts.one("previous"), pending=pending)
@@ -259,7 +261,7 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
     return _Attempt(target, request, guard, facts, begun, clock).conclude(settled)
 
 
-def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts:
+def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts | None:
     words = (request.owner, request.system, str(request.goal), str(request.activation_timeout), str(request.confirm_timeout))
     try:
         return target.verb(
@@ -268,10 +270,17 @@ def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts:
     except (ConnectionLost, CommandTimeout) as lost:
         # The answer is lost, not necessarily the request: the target knows whether it began.
         target.reset()
-        facts = _reach(target, clock.now() + request.activation_timeout, clock, "poll", guard, str(LONG_POLL))
-        if facts is None or facts.one("phase") == "gone":
+        begun = clock.now()
+        facts = _reach(target, begun + request.activation_timeout, clock, "poll", guard, str(LONG_POLL))
+        if facts is not None and facts.one("phase") == "gone" and not _restarted(facts, clock.now() - begun):
             raise lost
         return facts
+
+
+def _restarted(facts: Facts, seconds: float) -> bool:
+    """Whether the host was restarted within the last seconds; a boot takes a while before its age can be asked for."""
+    age = facts.number("uptime")
+    return age is not None and age < seconds
 
 
 def _inhibited(request: Request, error: Refused) -> Report:
@@ -354,6 +363,8 @@ class _Attempt:
         common: dict[str, Any] = {"failed": True, "changed": True, "failed_units": verdict.failed_units}
         phase = facts.one("phase")
         if phase == "gone":
+            if not self.begun_with.values and not _restarted(facts, self.clock.now() - self.begun):
+                raise ConnectionLost(self.target.name, "the connection was lost before it was asked", "Nothing was changed.")
             if facts.one("running") != self.request.system:
                 text = f"{why}; it restarted and runs {facts.one('running')} again"
                 return self.report(Outcome.ROLLED_BACK, facts_then, restarted=True, msg=self.sentence(text), **common)

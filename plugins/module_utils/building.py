@@ -113,7 +113,9 @@ def _failure(runner: Runner, culprits: Sequence[str], log: BuildLog) -> Failure:
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     reason = log.error_about(first).replace(f"'{first}'", name_of(first)).rstrip(".") or f"{name_of(first)} was not built"
     more = f" (and {len(culprits) - 1} more failed)" if len(culprits) > 1 else ""
-    hint = f"Run: nix log {first}" if lines else "Give the builder a machine that can build this (nix.buildMachines)."
+    hint = (
+        f"Run: nix log {first}" if lines else "Give the builder a machine that can build this (nix.buildMachines, boot.binfmt)."
+    )
     return Failure(f"{reason}{more}" + (f"; its last line: {said}" if said else ""), hint, first, lines)
 
 

@@ -19,6 +19,7 @@ from .runner import Runner, RunResult, checked
 _OVERHEAD = 0.05
 #: Seconds between two lines of progress.
 _PROGRESS = 10.0
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+")
 #: Prints the closure of $1, one path a line, and after an empty line the NAR bytes of each, in the same order.
 _CLOSURE = """
@@ -95,7 +96,7 @@ def closure_of(builder: Runner, host: str, system: str) -> Closure:
     result = builder.run(["sh", "-euc", _CLOSURE, "closure", system], timeout=300)
     what = f"{builder.name} cannot say what {system} needs"
     text = checked(result, host, what, "Build it there first (flake_build).").stdout
-    paths, _, sizes = text.partition("\n\n")
+    paths, _gap, sizes = text.partition("\n\n")
     return Closure(system, dict(zip(paths.split(), map(int, sizes.split()), strict=True)))
 
 
@@ -215,7 +216,9 @@ class Meter:
             self._moved = self.clock()
 
     def _message(self, text: str) -> None:
-        self.messages.append(text)
+        text = _ANSI.sub("", text)
+        if not text.startswith("error (ignored):"):
+            self.messages.append(text)
         del self.messages[:-200]
 
 
@@ -293,6 +296,6 @@ def _answers(text: str) -> dict[str, list[str]]:
     """`KEY VALUE` lines, by key."""
     answers: dict[str, list[str]] = {}
     for line in text.splitlines():
-        key, _, value = line.partition(" ")
+        key, _space, value = line.partition(" ")
         answers.setdefault(key, []).append(value.strip())
     return answers

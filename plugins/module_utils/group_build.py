@@ -120,6 +120,8 @@ def _evaluate_group(
     tree = WorkTree() if commit else work_tree(repo, group)
     built.dirty = settings.allow_dirty and bool(tree.changed)
     built.uncommitted = tree.untracked if built.dirty else (*tree.changed, *tree.untracked)
+    what = "the work tree" if built.dirty else f"commit {built.commit[:12]}"
+    progress(f"{group.name}: evaluating {len(built.hosts)} host{'s' if len(built.hosts) > 1 else ''} at {what}")
     with flake_source(repo, group, built.commit, dirty=built.dirty) as source:
         attributes = [host.attribute for host in built.hosts]
         found = evaluate(repo.runner, source, attributes, chunk=chunk, timeout=settings.timeout, progress=progress)

@@ -67,6 +67,9 @@ def _cause(first: str, tail: str) -> str:
     return " ".join(" ".join(words).split())[:1000]
 
 
+#: SIGKILL, as subprocess and as shells tell it.
+_KILLED = (-9, 137)
+
 #: Pattern in nix's words → kind of error, sentence, hint. For failures whose own message does not tell the user what to do.
 _KNOWN: tuple[tuple[str, type[FlotillaError], str, str], ...] = (
     (
@@ -116,8 +119,12 @@ _KNOWN: tuple[tuple[str, type[FlotillaError], str, str], ...] = (
 
 def explained(result: RunResult, subject: str, what: str, hint: str = "") -> FlotillaError:
     """The error for a nix command that failed: a known cause in our words with its fix, else nix's own last words."""
-    message = parsed(result.stderr)
+    if result.status in _KILLED:
+        sentence = "nix was killed, most likely because memory ran out"
+        return CommandFailed(
+            subject, f"{what}: {sentence}", "Give it more, or lower chunk, the hosts per evaluator.", result=result
+        )
     for pattern, kind, sentence, fix in _KNOWN:
         if re.search(pattern, _ANSI.sub("", result.stderr)):
             return kind(subject, f"{what}: {sentence}", fix, result=result)
-    return CommandFailed(subject, f"{what}: {message.text}", hint, result=result)
+    return CommandFailed(subject, f"{what}: {parsed(result.stderr).text}", hint, result=result)

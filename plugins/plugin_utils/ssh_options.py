@@ -78,6 +78,10 @@ class SshTarget:
         """The command line that runs a shell command on the host."""
         return [self.executable, *self.options(fresh=fresh), self.address, command]
 
+    def control_argv(self, verb: str) -> list[str]:
+        """The command line that tells the master of Ansible's shared connection something (`exit`: end it, and all over it)."""
+        return [self.executable, *self.args, "-O", verb, self.address]
+
     def config_argv(self) -> list[str]:
         """The command line that prints what ssh makes of all this together with its own configuration files."""
         return [self.executable, "-G", *self.args, self.address]

@@ -10,15 +10,16 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..module_utils import closure
-from ..module_utils.errors import ConnectionLost, FlotillaError
+from ..module_utils.errors import CommandTimeout, ConnectionLost, FlotillaError
 from ..module_utils.runner import Runner, RunResult
 from ..module_utils.update_group import checked_name
 from .machines import connection_to, is_controller, over
+from .probe import probe
 from .runners import ConnectionRunner, LocalRunner
 from .ssh_messages import ssh_failure
 from .ssh_options import SshTarget, store_url
@@ -129,8 +130,18 @@ class Transfer:
             return self._attempt(size, fresh=False), False
         except closure.Stalled as stall:
             self.action.progress(f"{stall} Trying once more, over a new connection.")
+        self._reconnect()
         left = self._survey(whole).missing
         return self._attempt(sum(whole.sizes[path] for path in left), fresh=True), True
+
+    def _reconnect(self) -> None:
+        """Drop the shared connection, over which Ansible would wait too, and see whether a new one comes about."""
+        target = SshTarget.from_connection(self.action._connection, self.host)
+        with suppress(CommandTimeout):
+            self.controller.run(target.control_argv("exit"), timeout=5)
+        found = probe(target, None, target.timeout + 10, self.controller)
+        if found.message is not None:
+            raise ConnectionLost(self.host, f"the copy got stuck, and then {found.message.removeprefix(f'{self.host}: ')[:-1]}")
 
     def _attempt(self, size: int, *, fresh: bool) -> RunResult:
         target = SshTarget.from_connection(self.action._connection, self.host)

@@ -152,8 +152,8 @@ def is_as_before(bench: Bench, old: str) -> bool:
     assert bench.running() == old
     assert bench.profile() == old
     assert bench.boot_default() == old
-    left = bench.host.inside(["sh", "-c", "ls /run/flotilla/current /nix/var/nix/gcroots/flotilla-* 2>/dev/null"], check=False)
-    assert left.stdout == ""
+    left = "ls -d /run/flotilla/current; find -L /nix/var/nix/gcroots/auto -maxdepth 1 -name 'flotilla-*' -type d"
+    assert bench.host.inside(["sh", "-c", left], check=False).stdout == ""
     return True
 
 

@@ -18,8 +18,7 @@ export PATH
 
 DIR=/run/flotilla
 PROFILE=/nix/var/nix/profiles/system
-ROOT_OLD=/nix/var/nix/gcroots/flotilla-guard-old
-ROOT_NEW=/nix/var/nix/gcroots/flotilla-guard-new
+ROOTS=/nix/var/nix/gcroots/auto/flotilla
 SWITCH_LOCK=/run/nixos/switch-to-configuration.lock
 
 # ---- answers
@@ -56,6 +55,12 @@ first_line() {
 now() {
     read -r seconds _ </proc/uptime
     printf '%s\n' "${seconds%%.*}"
+}
+
+# Seconds that this boot is old. PID 1 began it; a container's clock is that of its machine.
+boot_age() {
+    began=$(sed 's/^.*) //' /proc/1/stat 2>/dev/null | awk '{ print int($20 / 100) }')
+    echo $(($(now) - ${began:-0}))
 }
 
 failed_units() {
@@ -174,19 +179,41 @@ listens() {
     ' /proc/net/tcp /proc/net/tcp6 2>/dev/null
 }
 
-# One line that is the same as before as long as the way in that the controller used is open; nothing where we cannot tell.
-way_in() {
-    peer=$(get peer)
+# The link that answers the controller, where its address and sshd's open port can be seen there; nothing where they cannot.
+way_link() {
+    peer=$1
     command -v ip >/dev/null 2>&1 && [ -n "$peer" ] || return 0
     # shellcheck disable=SC2086  # four words: client, its port, server, its port
     set -- $peer
-    dev=$(ip -o route get "$1" 2>/dev/null | sed -n 's/^.* dev \([^ ]*\) .*$/\1/p' | head -n 1)
-    state=$(first_line "/sys/class/net/${dev:-none}/operstate")
-    address=gone
-    ip -o addr show 2>/dev/null | awk -v a="$3" '{ split($4, p, "/"); if (p[1] == a) f = 1 } END { exit !f }' && address=kept
-    door=closed
-    if listens "$4"; then door=open; fi
-    echo "${dev:-none} ${state:-down} $address $door"
+    if has_address "$3" && listens "$4"; then
+        ip -o route get "$1" 2>/dev/null | sed -n 's/^.* dev \([^ ]*\) .*$/\1/p' | head -n 1
+    fi
+}
+
+has_address() {
+    ip -o addr show 2>/dev/null | awk -v a="$1" '{ split($4, p, "/"); if (p[1] == a) f = 1 } END { exit !f }'
+}
+
+# `open`, `shut`, or `unknown`: whether the way in that the controller used could be used again. A cable that is cut is not ours.
+way_in() {
+    link=$(get way_link)
+    if [ -z "$link" ]; then
+        echo unknown
+        return 0
+    fi
+    flags=$(first_line "/sys/class/net/$link/flags")
+    # 1: IFF_UP, set by whoever configures the link.
+    if [ $((${flags:-0} & 1)) = 0 ]; then
+        echo shut
+        return 0
+    fi
+    if [ "$(cat "/sys/class/net/$link/carrier" 2>/dev/null)" = 0 ]; then
+        echo unknown
+        return 0
+    fi
+    # shellcheck disable=SC2046  # four words
+    set -- $(get peer)
+    if has_address "$3" && listens "$4"; then echo open; else echo shut; fi
 }
 
 # ---- transactions
@@ -244,7 +271,7 @@ start_unit() {
 
 # Ends the transaction's hold on the host; its directory stays for whoever asks how it ended.
 finish() {
-    rm -f "$ROOT_OLD" "$ROOT_NEW"
+    rm -f "$ROOTS-old" "$ROOTS-new"
     if [ "$(current_id)" = "$ID" ]; then rm -f "$DIR/current"; fi
     put ended "$(now)"
     phase "$1"
@@ -290,7 +317,7 @@ take() {
     put old_generation "$(generation)"
     put old_boot "$(boot_default)"
     put peer "$(ssh_peer)"
-    put way_in "$(way_in)"
+    put way_link "$(way_link "$(get peer)")"
     failed_units >"$TX/baseline"
     active_units >"$TX/active"
     phase taken
@@ -409,7 +436,7 @@ verb_info() {
     say boot_default "${found#* }"
     say boot_id "$(first_line /proc/sys/kernel/random/boot_id)"
     say since "$(stat -c %Y /run/current-system 2>/dev/null || :)"
-    say uptime "$(now)"
+    say uptime "$(boot_age)"
     say state "$(systemctl is-system-running 2>/dev/null || :)"
     say platform "$(first_line /run/current-system/system)"
     say machine "$(uname -m)"
@@ -452,15 +479,12 @@ verb_info() {
 # goal switch or test: guarded, `switch-to-configuration test`. goal boot: profile and boot loader alone.
 
 is_right() {
-    case $2 in
-        test) [ "$(real /run/current-system)" = "$1" ] ;;
-        *)
-            default=$(boot_default)
-            default=${default#* }
-            [ "$(real "$PROFILE")" = "$1" ] && case $default in "$1" | unknown) ;; *) return 1 ;; esac
-            [ "$2" = boot ] || [ "$(real /run/current-system)" = "$1" ]
-            ;;
-    esac
+    if [ "$2" != boot ] && [ "$(real /run/current-system)" != "$1" ]; then return 1; fi
+    if [ "$2" = test ]; then return 0; fi
+    if [ "$(real "$PROFILE")" != "$1" ]; then return 1; fi
+    default=$(boot_default)
+    case ${default#* } in "$1" | unknown) return 0 ;; esac
+    return 1
 }
 
 held() {
@@ -516,9 +540,13 @@ give_up() {
     refuse "$1" "$detail"
 }
 
+# Indirect roots through /run: a power cut leaves nothing behind that would keep the systems for ever.
 keep_roots() {
-    ln -sfn "$(get old)" "$ROOT_OLD"
-    ln -sfn "$(get new)" "$ROOT_NEW"
+    mkdir -p "${ROOTS%/*}"
+    for which in old new; do
+        ln -sfn "$(get $which)" "$TX/root-$which"
+        ln -sfn "$DIR/current/root-$which" "$ROOTS-$which"
+    done
 }
 
 # The new system's own opinion on being switched to live. Older ones have no `check` and print their usage.
@@ -662,10 +690,8 @@ boot_unknown() {
 
 # Services, addresses and links need a moment after the switch.
 wait_for_way_in() {
-    before=$(get way_in)
-    case $before in '' | none* | *gone* | *closed*) return 0 ;; esac
-    left=45
-    while [ "$(way_in)" != "$before" ]; do
+    left=30
+    while [ "$(way_in)" = shut ]; do
         [ "$left" -gt 0 ] || return 1
         left=$((left - 1))
         sleep 1
@@ -762,14 +788,18 @@ busy() {
     esac
 }
 
+say_gone() {
+    say phase gone
+    say running "$(real /run/current-system)"
+    say uptime "$(boot_age)"
+}
+
 verb_poll() {
     need_root
     wanted=$1
     if [ "$wanted" = - ]; then wanted=$(current_id); fi
     if [ -z "$wanted" ] || ! load "$wanted"; then
-        say phase gone
-        say running "$(real /run/current-system)"
-        say boot_id "$(first_line /proc/sys/kernel/random/boot_id)"
+        say_gone
         return 0
     fi
     ends=$(($(now) + $2))
@@ -843,9 +873,7 @@ verb_back() {
     wanted=$1
     if [ "$wanted" = - ]; then wanted=$(current_id); fi
     if [ -z "$wanted" ] || ! load "$wanted"; then
-        say phase gone
-        say running "$(real /run/current-system)"
-        say boot_id "$(first_line /proc/sys/kernel/random/boot_id)"
+        say_gone
         return 0
     fi
     say guard "$ID"
