@@ -70,3 +70,10 @@ def test_known_causes_come_with_their_fix(stderr: str, kind: type[FlotillaError]
     assert type(error) is kind
     assert str(error).startswith("sbcs: evaluation failed: ")
     assert said in str(error)
+
+
+def test_a_killed_evaluator() -> None:
+    error = explained(RunResult(("nix",), -9, "", "", 0.0), "sbcs", "evaluation failed")
+    assert str(error).startswith(
+        "sbcs: evaluation failed: nix was killed, most likely because memory ran out. Give it more, or lower chunk"
+    )
