@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .runner import RunResult
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/:@'\"]*:[^\s/@'\"]*(?=@)")
+
+
+def masked(text: str) -> str:
+    """The text with the user and password of every URL in it hidden. What runs unasked by people shows up in logs."""
+    return _CREDENTIALS.sub("***", text)
 
 
 class FlotillaError(Exception):
@@ -18,7 +26,7 @@ class FlotillaError(Exception):
 
     def __init__(self, subject: str, what: str, hint: str = "", *, result: RunResult | None = None) -> None:
         self.subject = subject
-        self.what = what
+        self.what = masked(what)
         self.hint = hint
         self.result = result
         super().__init__(str(self))

@@ -189,8 +189,9 @@ def tree_with(repo: Repository, base: str, path: str, text: str, scratch: str) -
 
 
 def commit_tree(repo: Repository, tree: str, parents: Sequence[str], message: str) -> str:
-    """A new commit of a tree, which no ref names yet."""
+    """A new commit of a tree, which no ref names yet. Signed if git is told to sign commits, which commit-tree ignores."""
     words = [word for parent in parents for word in ("-p", parent)]
+    words += ["-S"] if _config(repo, "commit.gpgSign", "--type=bool") == "true" else []
     return _out(git(repo, "commit-tree", tree, *words, "-F", "-", stdin=message), repo, "making the commit failed")
 
 
@@ -278,7 +279,6 @@ def worktree_of(repo: Repository, branch: str | None) -> str | None:
 def fast_forward(repo: Repository, worktree: str, commit: str) -> RunResult:
     """Bring a work tree's branch, index and files to a commit on top of it; git refuses if that would lose local changes."""
     words = ("-c", "merge.autoStash=false", "merge", "--ff-only", "--no-stat", "--quiet", commit)
-    # Not with GIT_OPTIONAL_LOCKS=0 alone: this one must take the index's lock, and does.
     return git(repo, *words, cwd=worktree)
 
 
@@ -290,8 +290,8 @@ def push_target(repo: Repository, branch: str) -> tuple[str, str]:
     return remote, merge if merge and remote == tracked else f"refs/heads/{branch}"
 
 
-def _config(repo: Repository, key: str) -> str:
-    return git(repo, "config", "--get", key).stdout.rstrip("\n")
+def _config(repo: Repository, key: str, *options: str) -> str:
+    return git(repo, "config", *options, "--get", key).stdout.rstrip("\n")
 
 
 def push(repo: Repository, remote: str, commit: str, ref: str) -> RunResult:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from .errors import BadInput
+from .errors import BadInput, masked
 
 VERSIONS = (5, 6, 7)
 #: First bytes of a file that git-crypt has not unlocked.
@@ -238,7 +238,7 @@ def _url(ref: Mapping[str, Any]) -> str:
         return f"path:{ref.get('path')}"
     if kind == "indirect":
         return f"flake:{ref.get('id')}"
-    return str(ref.get("url", kind))
+    return masked(str(ref.get("url", kind)))
 
 
 def pins(lock: Lock) -> dict[str, Pin]:

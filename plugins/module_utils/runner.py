@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .errors import CommandFailed
+from .errors import CommandFailed, masked
 
 #: Time limit in seconds for commands that only look at something.
 QUICK = 60.0
@@ -26,8 +26,8 @@ class RunResult:
 
     @property
     def command(self) -> str:
-        """The command as a person would type it."""
-        return shlex.join(self.argv)
+        """The command as a person would type it, without passwords in URLs."""
+        return masked(shlex.join(self.argv))
 
 
 class Runner(Protocol):

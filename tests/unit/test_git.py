@@ -58,14 +58,19 @@ def test_what_cannot_be_opened(status: int, stderr: str, error: str) -> None:
     assert error in str(caught.value)
 
 
-def test_a_file_is_replaced_through_an_index_of_its_own() -> None:
+SIGNING = [*C, "config", "--type=bool", "--get", "commit.gpgSign"]
+
+
+@pytest.mark.parametrize(("signing", "sign"), [("", []), ("false\n", []), ("true\n", ["-S"])])
+def test_a_file_is_replaced_through_an_index_of_its_own(signing: str, sign: list[str]) -> None:
     env = {"GIT_INDEX_FILE": "/tmp/s/index"}
     repo = repository(
         Step([*C, "hash-object", "-w", "--stdin"], "blob1\n", stdin="{}\n"),
         Step([*C, "read-tree", A], env=env),
         Step([*C, "update-index", "--add", "--cacheinfo", "100644,blob1,hosts/sbcs/flake.lock"], env=env),
         Step([*C, "write-tree"], "tree1\n", env=env),
-        Step([*C, "commit-tree", "tree1", "-p", A, "-p", B, "-F", "-"], "commit1\n", stdin="subject\n"),
+        (SIGNING, signing),
+        Step([*C, "commit-tree", "tree1", "-p", A, "-p", B, *sign, "-F", "-"], "commit1\n", stdin="subject\n"),
     )
     tree = git.tree_with(repo, A, "hosts/sbcs/flake.lock", "{}\n", "/tmp/s")
     assert git.commit_tree(repo, tree, (A, B), "subject\n") == "commit1"
