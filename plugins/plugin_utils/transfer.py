@@ -141,7 +141,7 @@ class Transfer:
             self.controller.run(target.control_argv("exit"), timeout=5)
         found = probe(target, None, target.timeout + 10, self.controller)
         if found.message is not None:
-            raise ConnectionLost(self.host, f"the copy got stuck, and then {found.message.removeprefix(f'{self.host}: ')[:-1]}")
+            raise ConnectionLost(self.host, "the copy got stuck, and no new connection comes about", found.message)
 
     def _attempt(self, size: int, *, fresh: bool) -> RunResult:
         target = SshTarget.from_connection(self.action._connection, self.host)
