@@ -33,7 +33,7 @@ class ActionModule(FlotillaAction):
             groups=options["groups"],
             locked=options["locked"].get("groups") or {},
             built=options["built"].get("groups") or {},
-            info={name: plain(hostvars[name].get("flotilla_info") or {}) for name in names},
+            info={name: _info(hostvars[name]) for name in names},
         )
         pace = {group["name"]: _pace(options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
@@ -48,6 +48,12 @@ class ActionModule(FlotillaAction):
             "serial": [len(batch) for batch in plan.batches] or [1],
             "lines": lines,
         }
+
+
+def _info(variables: Mapping[str, Any]) -> dict[str, Any]:
+    info: dict[str, Any] = plain(variables.get("flotilla_info") or {})
+    waits = info.get("reboot_needed") and info.get("running") == info.get("profile")
+    return {**info, "reboot_wanted": bool(waits and variables.get("flotilla_reboot") == "if_needed")} if info else info
 
 
 def _pace(options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:

@@ -20,6 +20,7 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "all": {"type": "bool", "default": False},
         "whole_groups": {"type": "bool", "default": False},
+        "entry_point": {"type": "str", "choices": ["prepare", "rollback"], "default": "prepare"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +31,10 @@ class ActionModule(FlotillaAction):
         if stages:
             _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
             _refuse_slice(task_vars)
-            check_role_options("rollout", "prepare", hosts, task_vars["hostvars"])
-        groups = update_groups(hosts, task_vars["hostvars"]) if stages else []
+            check_role_options("rollout", options["entry_point"], hosts, task_vars["hostvars"])
+        # What a host goes back to is on the host: its update group does not matter.
+        grouped = stages and options["entry_point"] != "rollback"
+        groups = update_groups(hosts, task_vars["hostvars"]) if grouped else []
         built = groups
         if groups and options["whole_groups"]:
             others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)]

@@ -9,6 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils.errors import FlotillaError
+from ..module_utils.report import change_line
 from ..plugin_utils.fleet import update_groups
 from ..plugin_utils.values import plain
 
@@ -41,6 +42,25 @@ def built_system(built: Mapping[str, Any] | None, host: str) -> str:
     return ""
 
 
+def judge_update(locked: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of an update that is not rolled out: groups whose candidate builds, those whose does not, and all in words."""
+    good, red, problems, lines = [], [], [], []
+    builds = plain(built.get("groups") or {})
+    for name, lock in plain(locked.get("groups") or {}).items():
+        if lock.get("failed"):
+            problems.append(str(lock.get("msg")))
+        elif not lock.get("candidate"):
+            lines.append(f"{name}: nothing to update")
+        elif builds.get(name, {}).get("failed", True):
+            red.append(name)
+            problems.append(f"{name}: the candidate does not build, and was dropped. {builds.get(name, {}).get('msg', '')}")
+        else:
+            good.append(name)
+            moves = [f"{name}: {change_line(change)}" for change in lock.get("changes") or []]
+            lines += [*moves, f"{name}: every host builds at {lock['candidate']}"]
+    return {"good": good, "red": red, "problems": problems, "lines": lines}
+
+
 def wants_reboot(activated: Mapping[str, Any], policy: str, goal: str) -> bool:
     """Whether a host is to be rebooted now. With goal boot, `if_needed` leaves the time of the reboot to the host's owner."""
     if goal not in ("switch", "boot"):
@@ -60,5 +80,6 @@ class FilterModule:
             "update_groups": _update_groups,
             "at_commits": at_commits,
             "built_system": built_system,
+            "judge_update": judge_update,
             "wants_reboot": wants_reboot,
         }

@@ -115,5 +115,6 @@ def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], info: Mappi
 
 
 def _right(system: str, info: Mapping[str, Any]) -> bool:
-    """True if the host runs the system, will boot it, and no guard is armed that would take it away."""
-    return all(info.get(what) == system for what in ("running", "profile", "boot_default")) and not info.get("guard")
+    """True if the host runs the system, will boot it as far as can be known, and nothing waits: neither guard nor reboot."""
+    here = info.get("running") == info.get("profile") == system and info.get("boot_default") in (None, system)
+    return here and not info.get("guard") and not info.get("reboot_wanted")

@@ -26,6 +26,11 @@ options:
       - For an update that is to land. It moves the lock of all of them, so that all of them have to build.
     type: bool
     default: false
+  entry_point:
+    description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
+    type: str
+    choices: [prepare, rollback]
+    default: prepare
 attributes:
   check_mode:
     description: It changes nothing in any case.
