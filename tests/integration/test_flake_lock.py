@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -12,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadIn
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
+from ansible_collections.flotilla.nixos.plugins.module_utils.runner import QUICK, RunResult
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup, update_group
+from ansible_collections.flotilla.nixos.plugins.plugin_utils import runners
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from integration.repositories import Fixture, Repo, fixture, new_repo, sh
 from testbed.playbooks import Ansible
@@ -630,6 +633,40 @@ def test_an_upstream_that_does_not_answer_is_no_success(tmp_path: Path, monkeypa
     assert made.repo.state() == before
 
 
+class OverAnsible:
+    """Runs commands as ConnectionRunner has them run: by a shell, without a stdin of their own where none is given."""
+
+    name = "builder.example.org"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = QUICK,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        on_line: Callable[[str], None] | None = None,  # noqa: ARG002 - the interface
+    ) -> RunResult:
+        command = runners._remote_command(argv, timeout, env, cwd)
+        done = RUNNER.run(["/bin/sh", "-c", command], stdin=stdin or "\n", timeout=timeout)
+        return dataclasses.replace(done, argv=tuple(argv))
+
+
+def test_a_builder_that_is_another_machine(fleet_repo: Fixture) -> None:
+    repo, group, builder = fleet_repo.repo, group_of(fleet_repo.repo), OverAnsible()
+    repo.write("notes with 'quotes'", "untracked\n")
+    made = make_candidate(builder, group, Run(owner()), Wish(("nixpkgs",)))
+    publish(made)
+    assert "notes with 'quotes'" in made.warnings[0]
+    repo.write("README", "Moved on.\n")
+    repo.commit("README")
+    assert accept(builder, group, Run(owner())).merged
+    assert rev_at(repo, "main") == fleet_repo.upstream.git("rev-parse", "main")
+    with pytest.raises(BadInput, match=r"on builder\.example\.org is not a git repository"):
+        make_candidate(builder, update_group("sbcs", "/nowhere"), Run(owner()))
+
+
 # Several runs at once
 
 
@@ -676,78 +713,94 @@ def test_a_run_names_the_one_that_it_waits_for_and_takes_over_from_a_dead_one(tm
 
 
 @pytest.fixture
-def flake_lock(ansible: Ansible, tmp_path: Path) -> Any:
-    """Runs the task; gives what was played, and the task's result."""
+def play(ansible: Ansible, tmp_path: Path) -> Any:
+    """Runs tasks of flake_lock, each a mapping of its options and of task keywords (`_check_mode`); gives their results."""
     inventory = tmp_path / "localhost.json"
     inventory.write_text('{"all": {"hosts": {"localhost": {"ansible_connection": "local"}}}}')
 
-    def run(groups: list[dict[str, Any]], *arguments: str, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        task = {"name": "Lock", "flotilla.nixos.flake_lock": {"groups": groups, **options}}
-        plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]
-        played = ansible.playbook(plays, *arguments, inventory=inventory, check=False)
-        results = played.of("flake_lock")
-        return played, results[0].result if results else {"msg": played.text, "failed": True}
+    def run(*tasks: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> tuple[Any, list[Mapping[str, Any]]]:
+        written = [
+            {
+                "flotilla.nixos.flake_lock": {key: value for key, value in task.items() if not key.startswith("_")},
+                "ignore_errors": True,
+                **{key[1:]: value for key, value in task.items() if key.startswith("_")},
+            }
+            for task in tasks
+        ]
+        plays = [{"hosts": "localhost", "gather_facts": False, "tasks": written}]
+        played = ansible.playbook(plays, *arguments, inventory=inventory)
+        return played, [{**task.result, "failed": task.status == "failed"} for task in played.of("flake_lock")]
 
     return run
 
 
-def test_the_module_from_check_mode_to_landing(fleet_repo: Fixture, flake_lock: Any) -> None:
+def test_check_mode_changes_nothing_and_diff_mode_shows_the_pins(fleet_repo: Fixture, play: Any) -> None:
     repo = fleet_repo.repo
     groups = [{"name": name, "repo": str(repo.path)} for name in ("sbcs", "servers")]
     before = repo.state()
-    played, planned = flake_lock(groups, "--check", "--diff")
-    assert played.ok, played.text
+    played, [planned] = play({"groups": groups}, arguments=("--check", "--diff"))
     assert planned["changed"]
     assert repo.state() == before
     newest = fleet_repo.upstream.git("rev-parse", "main")
     assert f"--- before: {repo.path}/{LOCK}" in played.text
     assert f"+nixpkgs: file://{fleet_repo.upstream.path} main {newest}" in played.text
-    played, made = flake_lock(groups)
-    assert made["changed"]
-    assert "---" not in played.text
-    sbcs = made["groups"]["sbcs"]
-    assert sbcs["commit"] == sbcs["candidate"] == repo.git("rev-parse", "refs/flotilla/candidate/sbcs")
-    assert sbcs["base"] == repo.git("rev-parse", "main")
-    assert (sbcs["branch"], sbcs["lock"], sbcs["failed"]) == ("main", LOCK, False)
-    assert sbcs["changes"][0]["new"]["rev"] == newest
-    assert not flake_lock(groups)[1]["changed"]
-    pinned = [{**group, "commit": made["groups"][group["name"]]["commit"]} for group in groups]
-    before = repo.state()
-    assert flake_lock(pinned, "--check", state="accepted")[1]["changed"]
-    assert repo.state() == before
-    _played, landed = flake_lock(pinned, state="accepted")
-    assert landed["changed"]
-    assert landed["groups"]["servers"]["merged"]
-    assert not flake_lock(pinned, state="accepted")[1]["changed"]
-    assert not flake_lock(groups, state="discarded")[1]["changed"]
-    assert not flake_lock(groups)[1]["changed"]
+    # The commit is there to be built, but nothing names it.
+    assert repo.git("cat-file", "-t", planned["groups"]["sbcs"]["commit"]) == "commit"
 
 
-def test_the_module_makes_all_candidates_or_none_unless_told(fleet_repo: Fixture, flake_lock: Any) -> None:
+def test_each_state_twice(fleet_repo: Fixture, play: Any) -> None:
+    repo = fleet_repo.repo
+    repo.write("notes", "untracked\n")
+    groups = [{"name": name, "repo": str(repo.path)} for name in ("sbcs", "servers")]
+    base = repo.git("rev-parse", "main")
+    update, accepted = {"groups": groups}, {"groups": groups, "state": "accepted"}
+    dropped, check = {"groups": groups, "state": "discarded"}, {"_check_mode": True}
+    played, results = play(
+        update, update, dropped | check, dropped, dropped, update, accepted | check, accepted, accepted, dropped, update
+    )
+    assert [result["changed"] for result in results] == [
+        *(True, False, True, True, False, True, True, True, False, False, False),
+    ]
+    newest = fleet_repo.upstream.git("rev-parse", "main")
+    first = results[0]["groups"]["sbcs"]
+    assert first["commit"] == first["candidate"]
+    assert (first["base"], first["branch"], first["lock"], first["failed"]) == (base, "main", LOCK, False)
+    assert [(change["input"], change["new"]["rev"]) for change in first["changes"]] == [("nixpkgs", newest)]
+    assert results[7]["groups"]["servers"]["merged"]
+    assert results[10]["groups"]["sbcs"]["commit"] == repo.git("rev-parse", "main")
+    assert "diff" not in results[0]
+    assert first["warnings"] == ["sbcs: not committed, so not part of the update: notes"]
+    assert "not committed, so not part of the update: notes" in " ".join(played.text.split())
+
+
+@pytest.mark.parametrize("more", [{}, {"continue_on_error": True}])
+def test_all_candidates_or_none_unless_told(fleet_repo: Fixture, play: Any, more: dict[str, bool]) -> None:
     repo = fleet_repo.repo
     groups = [{"name": name, "repo": str(repo.path)} for name in ("sbcs", "nosuch")]
     before = repo.state()
-    played, result = flake_lock(groups)
-    assert not played.ok
-    assert result["msg"].startswith("nosuch: there is no hosts/nosuch/flake.nix")
-    assert repo.state() == before
-    played, result = flake_lock(groups, continue_on_error=True)
-    assert played.ok, played.text
-    assert result["groups"]["nosuch"]["failed"]
+    _played, [result] = play({"groups": groups, **more})
+    message = "nosuch: there is no hosts/nosuch/flake.nix"
+    if not more:
+        assert result["failed"]
+        assert result["msg"].startswith(message)
+        assert repo.state() == before
+        return
+    assert not result["failed"]
+    assert result["groups"]["nosuch"]["msg"].startswith(message)
     assert result["groups"]["sbcs"]["candidate"]
 
 
-@pytest.mark.parametrize("name", ["sp ace", "quo'te", "semi;colon", "../up", "-dash", "a/b"])
-def test_the_module_refuses_odd_names(fleet_repo: Fixture, flake_lock: Any, name: str) -> None:
+def test_odd_names_are_refused_before_anything_runs(fleet_repo: Fixture, play: Any) -> None:
     before = fleet_repo.repo.state()
-    played, result = flake_lock([{"name": name, "repo": str(fleet_repo.repo.path)}])
-    assert not played.ok
-    assert "this name cannot be used" in result["msg"]
+    repo = str(fleet_repo.repo.path)
+    names = ["sp ace", "quo'te", "semi;colon", "../up", "-dash", "a/b"]
+    _played, results = play(
+        *({"groups": [{"name": name, "repo": repo}]} for name in names),
+        {"groups": [{"name": "sbcs", "repo": "fleet"}]},
+        {"groups": [{"name": "sbcs", "repo": repo}], "pins": {"nixpkgs": 1e10}},
+    )
+    said = [result["msg"] for result in results]
+    assert all("this name cannot be used" in message for message in said[: len(names)])
+    assert "Put it into quotes" in said[-1]
+    assert all(result["failed"] for result in results)
     assert fleet_repo.repo.state() == before
-
-
-def test_the_module_shows_warnings(fleet_repo: Fixture, flake_lock: Any) -> None:
-    fleet_repo.repo.write("notes", "untracked\n")
-    played, result = flake_lock([{"name": "sbcs", "repo": str(fleet_repo.repo.path)}])
-    assert "not committed, so not part of the update: notes" in " ".join(played.text.split())
-    assert result["groups"]["sbcs"]["warnings"] == ["sbcs: not committed, so not part of the update: notes"]
