@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from .errors import TestbedError
 from .places import STATE
@@ -22,12 +23,13 @@ EVERYTHING = ".everything"
 def locked(name: str, *, root: Path = STATE, timeout: float = 600.0) -> Iterator[None]:
     """Hold the lock of that name; wait for it at most timeout seconds."""
     path = root / ".locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        _acquire(file.fileno(), path, time.monotonic() + timeout)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    deadline = time.monotonic() + timeout
+    while (file := _taken(path)) is None:
+        if time.monotonic() > deadline:
+            holder = path.read_text().strip() if path.exists() else "unknown"
+            raise TestbedError(name, f"process {holder} still holds this lock", f"Look at it: ps {holder}")
+        time.sleep(0.1)
+    with _released(path, file):
         yield
 
 
@@ -36,23 +38,32 @@ def first_free(prefix: str, *, root: Path = STATE) -> Iterator[str]:
     """The first of PREFIX-1, PREFIX-2, … that no process holds, held meanwhile: who is killed leaves it to the next one."""
     for number in itertools.count(1):
         path = root / ".locks" / f"session.{prefix}-{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield f"{prefix}-{number}"
+        if file := _taken(path):
+            with _released(path, file):
+                yield f"{prefix}-{number}"
             return
 
 
-def _acquire(descriptor: int, path: Path, deadline: float) -> None:
-    while True:
+def _taken(path: Path) -> TextIO | None:
+    """The lock's file, locked; None if another process has it. A killed holder's lock is free: the kernel sees to that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The last holder may have removed the file between our opening and our locking it.
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            return file
+    file.close()
+    return None
+
+
+@contextlib.contextmanager
+def _released(path: Path, file: TextIO) -> Iterator[None]:
+    with file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                holder = path.read_text().strip() or "unknown"
-                raise TestbedError(path.name, f"process {holder} still holds this lock", f"Look at it: ps {holder}") from None
-            time.sleep(0.1)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
