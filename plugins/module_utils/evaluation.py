@@ -69,7 +69,7 @@ _SYSTEM = """
 _MANY = """cs: builtins.listToAttrs (map (name: {{
   inherit name;
   value = builtins.tryEval (let r = (c: {expression}) cs.${{name}}; in builtins.deepSeq r r);
-}}) [ {names} ])"""
+}}) (builtins.filter (name: cs ? ${{name}}) [ {names} ]))"""
 
 
 def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix.EVALUATION) -> tuple[str, ...]:
@@ -112,12 +112,8 @@ def evaluate(
 
     Raises FlotillaError only for what concerns the flake as a whole; a host's failure is in the result.
     """
-    names = attribute_names(runner, source, timeout=timeout)
-    wanted = list(dict.fromkeys(attributes))
-    present = [name for name in wanted if name in names]
-    values, errors = evaluate_values(runner, source, present, _SYSTEM, chunk=chunk, timeout=timeout, progress=progress)
-    missing = {name: no_such_host(source, name, names) for name in wanted if name not in names}
-    return Evaluation({name: _host_system(value) for name, value in values.items()}, {**missing, **errors})
+    values, errors = evaluate_values(runner, source, attributes, _SYSTEM, chunk=chunk, timeout=timeout, progress=progress)
+    return Evaluation({name: _host_system(value) for name, value in values.items()}, errors)
 
 
 def evaluate_values(
@@ -130,26 +126,30 @@ def evaluate_values(
     timeout: float = nix.EVALUATION,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> tuple[dict[str, Mapping[str, object]], dict[str, FlotillaError]]:
-    """The value of an expression over a configuration `c`, an attribute set, for hosts that the flake has; and the errors.
+    """The value of an expression over a configuration `c`, an attribute set, for each of the hosts; and the errors.
 
     One evaluator takes `chunk` hosts at a time. Those of which it gives nothing are evaluated one by one, for their messages.
     """
+    wanted = list(dict.fromkeys(attributes))
     values: dict[str, Mapping[str, object]] = {}
+    for start in range(0, len(wanted), max(1, chunk)):
+        some = wanted[start : start + max(1, chunk)]
+        if len(some) < len(wanted):
+            progress(f"{source.group}: evaluating hosts {start + 1} to {start + len(some)} of {len(wanted)}")
+        values |= _try_many(runner, source, some, expression, timeout)
     errors: dict[str, FlotillaError] = {}
-    for start in range(0, len(attributes), max(1, chunk)):
-        some = attributes[start : start + max(1, chunk)]
-        if len(some) < len(attributes):
-            progress(f"{source.group}: evaluating hosts {start + 1} to {start + len(some)} of {len(attributes)}")
-        if len(some) > 1:
-            values |= _try_many(runner, source, some, expression, timeout)
-        for name in some:
-            if name not in values:
-                try:
-                    values[name] = _one(runner, source, name, expression, timeout)
-                except CommandTimeout:
-                    raise
-                except FlotillaError as error:
-                    errors[name] = error
+    left = [name for name in wanted if name not in values]
+    names = attribute_names(runner, source, timeout=timeout) if left else ()
+    for name in left:
+        if name not in names:
+            errors[name] = no_such_host(source, name, names)
+            continue
+        try:
+            values[name] = _one(runner, source, name, expression, timeout)
+        except CommandTimeout:
+            raise
+        except FlotillaError as error:
+            errors[name] = error
     return values, errors
 
 

@@ -163,10 +163,11 @@ def tried(**answers: bool) -> Answer:
 def test_hosts_are_evaluated_in_chunks_and_those_that_throw_alone() -> None:
     said: list[str] = []
     runner = script(
-        (NAMES, (0, '["c", "b", "a", "d"]', "")),
         (MANY, tried(a=True, b=False)),
-        (one("b"), (1, "", "error: it is broken\n")),
         (MANY, (1, "", "error: attribute missing\n")),
+        (MANY, tried()),
+        (NAMES, (0, '["c", "b", "a", "d"]', "")),
+        (one("b"), (1, "", "error: it is broken\n")),
         (one("c"), (0, json.dumps(value("c")), "")),
         (one("d"), (1, "", (DATA / "eval-pi-5.log").read_text())),
         (
@@ -182,20 +183,23 @@ def test_hosts_are_evaluated_in_chunks_and_those_that_throw_alone() -> None:
     assert str(found.errors["bb"]).startswith(
         "sbcs: there is no 'bb' in nixosConfigurations of hosts/sbcs at commit abc. Did you mean b?"
     )
-    assert said == ["sbcs: evaluating hosts 1 to 2 of 4", "sbcs: evaluating hosts 3 to 4 of 4"]
+    assert said == [f"sbcs: evaluating hosts {hosts} of 5" for hosts in ("1 to 2", "3 to 4", "5 to 5")]
 
 
-def test_a_chunk_of_one_needs_one_evaluator() -> None:
-    runner = script((NAMES, (0, '["a"]', "")), (one("a"), (0, json.dumps(value("a")), "")))
-    assert list(evaluation.evaluate(runner, SOURCE, ["a"], chunk=0).systems) == ["a"]
+def test_a_group_that_is_well_needs_one_evaluator() -> None:
+    runner = script((MANY, tried(a=True, b=True)))
+    assert list(evaluation.evaluate(runner, SOURCE, ["a", "b"], chunk=8).systems) == ["a", "b"]
     runner.done()
 
 
 def test_what_is_wrong_with_the_flake_is_raised() -> None:
+    failed: Answer = (1, "", "error: whatever")
     with pytest.raises(LockIncomplete):
-        evaluation.evaluate(script((NAMES, (1, "", (DATA / "eval-unlocked.log").read_text()))), SOURCE, ["a"], chunk=1)
+        evaluation.evaluate(
+            script((MANY, failed), (NAMES, (1, "", (DATA / "eval-unlocked.log").read_text()))), SOURCE, ["a"], chunk=1
+        )
     metadata = [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", REF]
-    runner = script((NAMES, (1, "", (DATA / "eval-syntax.log").read_text())), (metadata, (1, "", "")))
+    runner = script((MANY, failed), (NAMES, (1, "", (DATA / "eval-syntax.log").read_text())), (metadata, (1, "", "")))
     with pytest.raises(CommandFailed, match=r"syntax error, .* at hosts/sbcs/flake\.nix:3\. Run: nix eval"):
         evaluation.evaluate(runner, SOURCE, ["a"], chunk=1)
     with pytest.raises(BadInput, match="is not an attribute set"):
