@@ -132,7 +132,7 @@ RELEASES: tuple[Release, ...] = (
         slow={"curl": 20},
     ),
     _bad("bad-unit", "a oneshot unit fails to start: status 4"),
-    _bad("bad-late-unit", "a unit starts and fails 3 s later: status 0, health finds it"),
+    _bad("bad-late-unit", "a unit starts and fails 3 s later: status 0, and a look at once finds nothing"),
     _bad("bad-sshd", "sshd does not survive its restart: status 4, no new connection"),
     _bad("bad-sshd-port", "sshd restarts on port 2222: status 0, no new connection"),
     _bad("bad-network", "the link loses its address: status 0, host gone"),

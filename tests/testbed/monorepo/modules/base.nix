@@ -7,6 +7,6 @@
   services.openssh.enable = true;
   services.openssh.settings.PermitRootLogin = lib.mkDefault "prohibit-password";
   environment.systemPackages = [ pkgs.hello ];
-  environment.etc."motd".text = "This host belongs to the example fleet.\n";
+  environment.etc."fleet".text = "This host belongs to the example fleet.\n";
   system.stateVersion = "25.05";
 }
