@@ -67,7 +67,9 @@ class Survey:
 class WatchingRunner(Protocol):
     """A runner that can end a command which gets nowhere: the controller's."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The machine's name for messages."""
 
     def run(
         self,
@@ -161,7 +163,7 @@ def copy_argv(system: str, to: str, source: str | None, *, check_signatures: boo
 class Meter:
     """How far a copy is, from nix's internal-json log; says so now and then, and raises Stalled when it gets nowhere.
 
-    host: for messages. total: bytes to send. patience: seconds without a byte. clock: seconds, monotonic.
+    host: for messages. total: bytes to send. patience: seconds without a word. clock: seconds, monotonic.
     """
 
     host: str
@@ -180,7 +182,8 @@ class Meter:
         self._moved = self._said = self._started = self.clock()
 
     def line(self, text: str) -> None:
-        """Take a line of the log."""
+        """Take a line of the log. Any is a sign of life: a host that fetches from its own substituters takes no bytes from us."""
+        self._moved = self.clock()
         if not text.startswith("@nix "):
             self._message(text)
             return
@@ -192,7 +195,7 @@ class Meter:
             case {"action": "start", "type": 100, "id": int(activity)}:
                 self._paths[activity] = 0
             case {"action": "result", "type": 105, "id": int(activity), "fields": [int(done), *_]} if activity in self._paths:
-                self._grow(done - self._paths[activity])
+                self.sent += max(0, done - self._paths[activity])
                 self._paths[activity] = done
             case {"action": "msg", "msg": str(message)}:
                 self._message(message)
@@ -210,11 +213,6 @@ class Meter:
             rate = human(self.sent / max(now - self._started, 1.0))
             self.say(f"{self.host}: copied {human(self.sent)}{share} ({rate}/s)")
 
-    def _grow(self, more: int) -> None:
-        if more > 0:
-            self.sent += more
-            self._moved = self.clock()
-
     def _message(self, text: str) -> None:
         text = _ANSI.sub("", text)
         if not text.startswith("error (ignored):"):
@@ -225,7 +223,10 @@ class Meter:
 def copy(runner: WatchingRunner, argv: Sequence[str], env: Mapping[str, str], meter: Meter, timeout: float) -> RunResult:
     """Run the copy and watch it. The result's stderr is nix's messages as text. Raises Stalled, CommandTimeout."""
     result = runner.run(argv, timeout=timeout, env=env, on_line=meter.line, on_tick=meter.tick)
-    return RunResult(result.argv, result.status, result.stdout, "\n".join(meter.messages), result.seconds)
+    if result.status == 127:
+        what = "there is no nix on its PATH, and the closure is to go through it"
+        raise NixTooOld(runner.name, what, "Install nix 2.26 or newer there, or set flotilla_copy_via to builder.", result=result)
+    return replace(result, stderr="\n".join(meter.messages))
 
 
 #: Pattern in nix's words → sentence and hint. ssh's own words are the glue's.

@@ -2,7 +2,8 @@
 """Private to flotilla.nixos: who of a fleet is there, and with which host key, before anything is changed.
 
 One process asks all hosts at once: TCP, and ssh's key exchange without a log-in (paramiko). All that follows goes through
-OpenSSH; what this finds is that a rollout need not begin.
+OpenSSH; what this finds is that a rollout need not begin. sshd (≥ 9.8) shuts out for some seconds whoever hangs up before the
+log-in again and again, so once per rollout is right, and polling is not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from .ssh_messages import SshProblem, failure_of
 from .ssh_options import SshTarget
 
 _LOG = "flotilla.nixos.sweep"
+#: How `ssh -G` (and its forerunners) spell StrictHostKeyChecking=no.
+_CARELESS = ("no", "off", "false")
 #: known_hosts names the key's type, the key exchange the signature's.
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
@@ -43,9 +46,10 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SweepTarget:
-    """A host as ssh will look for it. strict: a key that known_hosts does not have is refused. proxied: not reached directly.
+    """A host as ssh will look for it.
 
-    known_as: its name in known_hosts.
+    known_as: its name in known_hosts. strict: a key that known_hosts does not have is refused. careless: not even one that
+    differs is refused (StrictHostKeyChecking=no). proxied: not reached directly.
     """
 
     name: str
@@ -54,6 +58,7 @@ class SweepTarget:
     known_as: str = ""
     known_hosts: tuple[str, ...] = ()
     strict: bool = True
+    careless: bool = False
     proxied: bool = False
 
     @property
@@ -68,13 +73,15 @@ class SweepTarget:
         """What ssh makes of Ansible's options together with its own configuration files (`ssh -G`, which contacts nobody)."""
         lines = runner.run(target.config_argv()).stdout.splitlines()
         said = {key.lower(): value for key, _space, value in (line.partition(" ") for line in lines)}
+        checking = said.get("stricthostkeychecking", "ask")
         return cls(
             name=target.name,
             address=said.get("hostname", target.address),
             port=int(said.get("port", target.port or 22)),
             known_as=said.get("hostkeyalias", ""),
             known_hosts=(*said.get("userknownhostsfile", "").split(), *said.get("globalknownhostsfile", "").split()),
-            strict=said.get("stricthostkeychecking", "ask") not in ("no", "off", "false", "accept-new"),
+            strict=checking not in (*_CARELESS, "accept-new"),
+            careless=checking in _CARELESS,
             proxied=said.get("proxyjump", "none") != "none" or said.get("proxycommand", "none") != "none",
         )
 
@@ -126,7 +133,7 @@ def _ask(host: SweepTarget, known_hosts: KnownHosts, timeout: float, get_key: Ke
     except (OSError, SshSilence) as error:
         return _absent(host, error, time.monotonic() - started)
     seconds = time.monotonic() - started
-    presence = _judge(key, known, trusting=known.authority or not host.strict)
+    presence = _judge(key, known, host)
     if presence is Presence.HERE:
         return SweepResult(host.name, presence, _fingerprint(key[1]), seconds=seconds)
     problem = SshProblem.HOST_KEY_CHANGED if presence is Presence.KEY_CHANGED else SshProblem.HOST_KEY_UNKNOWN
@@ -134,15 +141,15 @@ def _ask(host: SweepTarget, known_hosts: KnownHosts, timeout: float, get_key: Ke
     return SweepResult(host.name, presence, _fingerprint(key[1]), problem, message, seconds)
 
 
-def _judge(key: tuple[str, bytes], known: KnownKeys, *, trusting: bool) -> Presence:
-    """What ssh will think of that key. trusting: it takes one that it has not seen, or an authority may vouch for it."""
+def _judge(key: tuple[str, bytes], known: KnownKeys, host: SweepTarget) -> Presence:
+    """What ssh will think of that key. One that an authority may vouch for counts as good: whether it does is ssh's to see."""
     if key in known.revoked:
         return Presence.KEY_CHANGED
-    if key in known.keys:
+    if key in known.keys or host.careless:
         return Presence.HERE
     if any(kind == key[0] for kind, _blob in known.keys):
         return Presence.KEY_CHANGED
-    return Presence.HERE if trusting else Presence.KEY_UNKNOWN
+    return Presence.HERE if known.authority or not host.strict else Presence.KEY_UNKNOWN
 
 
 def _absent(host: SweepTarget, error: Exception, seconds: float) -> SweepResult:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible import constants
+
 from ..module_utils import closure
 from ..module_utils.errors import CommandTimeout, ConnectionLost, FlotillaError
 from ..module_utils.runner import Runner, RunResult
@@ -194,7 +196,8 @@ class Transfer:
 @contextmanager
 def _two_ends(ends: Mapping[str, SshTarget], *, fresh: bool) -> Iterator[str]:
     """A folder for the PATH with an ssh that knows the names given, each with its own options: nix has one NIX_SSHOPTS."""
-    with tempfile.TemporaryDirectory(prefix="flotilla-") as folder:
+    # Not /tmp, where programs cannot be run on some machines.
+    with tempfile.TemporaryDirectory(prefix="flotilla-", dir=constants.DEFAULT_LOCAL_TMP) as folder:  # type: ignore[attr-defined]  # set at run time
         script = Path(folder) / "ssh"
         script.write_text(ssh_wrapper(ends, fresh=fresh), encoding="utf-8")
         script.chmod(stat.S_IRWXU)

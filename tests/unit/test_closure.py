@@ -225,11 +225,15 @@ def test_it_is_stuck_when_no_byte_came_for_too_long(watched: tuple[closure.Meter
     clock.now = 150.0
     meter.line(progress(2, 2048))
     clock.now = 209.0
-    meter.line(progress(2, 2048))
     meter.tick()
     clock.now = 211.0
     with pytest.raises(closure.Stalled, match=r"^web1: the copy did not get on for 60 s, after 2\.0 KiB\.$"):
         meter.tick()
+
+
+def test_a_controller_without_nix_is_told_so(watched: tuple[closure.Meter, Clock, list[str]]) -> None:
+    with pytest.raises(NixTooOld, match=r"^localhost: there is no nix on its PATH, .* or set flotilla_copy_via to builder\.$"):
+        closure.copy(Scripted(status=127, name="localhost"), ["nix", "copy"], {}, watched[0], 60)
 
 
 def test_a_copy_keeps_nixs_messages_without_colours_and_noise(watched: tuple[closure.Meter, Clock, list[str]]) -> None:

@@ -92,6 +92,7 @@ def files(tmp_path: Path) -> tuple[str, ...]:
         ({"address": "web1"}, RSA, Presence.HERE),
         ({"address": "web1"}, TWO, Presence.KEY_CHANGED),
         ({"address": "web1", "strict": False}, TWO, Presence.KEY_CHANGED),
+        ({"address": "web1", "strict": False, "careless": True}, TWO, Presence.HERE),
         ({"address": "web1"}, ("ecdsa-sha2-nistp256", b"x"), Presence.KEY_UNKNOWN),
         ({"address": "web1", "port": 2222}, TWO, Presence.HERE),
         ({"address": "web1", "port": 2222, "known_as": "web1"}, ONE, Presence.HERE),
