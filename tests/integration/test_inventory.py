@@ -6,12 +6,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader, inventory_loader
 from integration.repositories import Fixture, fixture
-from testbed.commands import Result
 from testbed.playbooks import Ansible
 
 HOSTS = {
@@ -28,43 +33,62 @@ def fleet_repo(tmp_path: Path, controller: Mapping[str, str]) -> Fixture:  # noq
     return made
 
 
+@dataclass(slots=True)
 class Inventory:
-    """ansible-inventory on a file of options in the fleet's repository."""
+    """The plugin on a file of options in the fleet's repository, in this process. warnings: those of the last run."""
 
-    def __init__(self, ansible: Ansible, fleet_repo: Fixture) -> None:
-        self.ansible = ansible
-        self.file = fleet_repo.repo.path / "fleet.flotilla.yml"
+    file: Path
+    warnings: str = ""
 
-    def run(self, options: Mapping[str, Any], *arguments: str) -> Result:
+    def write(self, options: Mapping[str, Any]) -> None:
         self.file.write_text(json.dumps({"plugin": "flotilla.nixos.flakes", **options}))
-        words = ["ansible-inventory", "-i", str(self.file), *(arguments or ("--list",))]
-        return self.ansible.run(words, env={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"})
 
-    def list(self, **options: Any) -> dict[str, Any]:
-        done = self.run(options)
-        assert done.ok, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
-        return found
+    def groups(self, *, flush: bool = False, **options: Any) -> InventoryData:
+        self.write(options)
+        plugin = inventory_loader.get("flotilla.nixos.flakes")
+        data, said = InventoryData(), list[str]()
+        assert plugin.verify_file(str(self.file))
+        with patch.object(plugin.display, "warning", said.append):
+            plugin.parse(data, DataLoader(), str(self.file), cache=not flush)
+        plugin.update_cache_if_changed()
+        self.warnings = "\n".join(said)
+        return data
+
+    def hosts(self, **options: Any) -> dict[str, list[str]]:
+        """The hosts of each group."""
+        groups = self.groups(**options).groups
+        return {name: [host.name for host in group.hosts] for name, group in groups.items() if group.hosts}
+
+    def variables(self, host: str, **options: Any) -> dict[str, Any]:
+        """A host's variables, and its groups'."""
+        data = self.groups(**options)
+        found = [data.groups["all"].vars, *(group.vars for group in data.hosts[host].groups), data.hosts[host].vars]
+        return {name: value for variables in found for name, value in variables.items()}
 
     def refuse(self, **options: Any) -> str:
-        done = self.run(options)
-        assert not done.ok, done.stdout
-        assert "Traceback" not in done.stderr
-        return " ".join(done.stderr.split())
+        with pytest.raises(AnsibleParserError) as caught:
+            self.groups(**options)
+        return str(caught.value)
 
 
 @pytest.fixture
-def inventory(ansible: Ansible, fleet_repo: Fixture) -> Inventory:
-    return Inventory(ansible, fleet_repo)
+def inventory(fleet_repo: Fixture) -> Inventory:
+    init_plugin_loader()
+    return Inventory(fleet_repo.repo.path / "fleet.flotilla.yml")
 
 
-def test_groups_hosts_and_variables(inventory: Inventory, fleet_repo: Fixture) -> None:
+def test_groups_hosts_and_variables(inventory: Inventory, fleet_repo: Fixture, ansible: Ansible) -> None:
     before = fleet_repo.repo.state()
-    found = inventory.list(
-        keyed_groups=[{"key": "flotilla_platform", "prefix": "on"}],
-        compose={"ansible_host": "flotilla_attribute ~ '.lan'"},
-        groups={"small": "flotilla_update_group == 'sbcs'"},
+    inventory.write(
+        {
+            "keyed_groups": [{"key": "flotilla_platform", "prefix": "on"}],
+            "compose": {"ansible_host": "flotilla_attribute ~ '.lan'"},
+            "groups": {"small": "flotilla_update_group == 'sbcs'"},
+        }
     )
+    done = ansible.run(["ansible-inventory", "-i", str(inventory.file), "--list"])
+    assert done.ok, done.stderr
+    found = json.loads(done.stdout, object_hook=lambda value: value.get("__ansible_unsafe", value))
     assert found["sbcs"]["hosts"] == ["pi-1", "pi.2"]
     assert found["servers"]["hosts"] == ["web"]
     assert found["small"]["hosts"] == ["pi-1", "pi.2"]
@@ -83,36 +107,48 @@ def test_groups_hosts_and_variables(inventory: Inventory, fleet_repo: Fixture) -
         "flotilla_update_group": "sbcs",
         "flotilla_update_groups": ["sbcs", "servers"],
     }
-    (fleet_repo.repo.path / "fleet.flotilla.yml").unlink()
+    inventory.file.unlink()
     assert fleet_repo.repo.state() == before
 
 
 def test_host_names_addresses_and_variables_from_the_configuration(inventory: Inventory) -> None:
-    found = inventory.list(
-        host_name="{host_name}.{group}",
-        variables={"ansible_host": "c.config.networking.fqdn", "ports": "[ 22 2222 ]", "none": "null", "refused": 'throw "no"'},
-    )
-    assert found["sbcs"]["hosts"] == ["one.sbcs", "two.sbcs"]
-    variables = found["_meta"]["hostvars"]["two.sbcs"]
+    options = {
+        "host_name": "{host_name}.{group}",
+        "variables": {
+            "ansible_host": "c.config.networking.fqdn",
+            "ports": "[ 22 2222 ]",
+            "none": "null",
+            "refused": 'throw "no"',
+        },
+    }
+    assert inventory.hosts(**options)["sbcs"] == ["one.sbcs", "two.sbcs"]
+    variables = inventory.variables("two.sbcs", **options)
     assert variables["flotilla_attribute"] == "pi.2"
     assert variables["ansible_host"] == "two.example.org"
     assert variables["ports"] == [22, 2222]
     assert "none" not in variables
-    assert "refused" not in variables
+    assert "not" not in variables
 
 
 def test_names_alone(inventory: Inventory, fleet_repo: Fixture) -> None:
     fleet_repo.group("sbcs", {"installer": 'throw "not to be looked at"', "pi-1": "{ }"})
-    found = inventory.list(details=False, exclude=["inst*"])
-    assert found["sbcs"]["hosts"] == ["pi-1"]
-    assert "flotilla_platform" not in found["_meta"]["hostvars"]["pi-1"]
+    options = {"details": False, "exclude": ["inst*"]}
+    assert inventory.hosts(**options)["sbcs"] == ["pi-1"]
+    assert "flotilla_platform" not in inventory.variables("pi-1", **options)
+
+
+def test_names_that_are_no_group_names_for_ansible(inventory: Inventory, fleet_repo: Fixture) -> None:
+    fleet_repo.group("sbcs-field", {"far": 'lib.host { name = "far"; }'})
+    with patch("ansible.constants.TRANSFORM_INVALID_GROUP_CHARS", "always"):
+        assert inventory.hosts()["sbcs_field"] == ["far"]
+        assert inventory.variables("far")["flotilla_update_group"] == "sbcs-field"
 
 
 def test_values_from_flakes_are_no_templates(inventory: Inventory, ansible: Ansible, tmp_path: Path) -> None:
     trap = tmp_path / "sprung"
     template = "{{ lookup('ansible.builtin.pipe', 'touch " + str(trap) + "') }}"
-    options = {"plugin": "flotilla.nixos.flakes", "variables": {"motto": json.dumps(template).replace("${", "\\${")}}
-    inventory.file.write_text(json.dumps(options))
+    options = {"variables": {"motto": json.dumps(template).replace("${", "\\${")}}
+    inventory.write(options)
     plays = [
         {"hosts": "web", "gather_facts": False, "tasks": [{"name": "Say it", "ansible.builtin.debug": {"msg": "{{ motto }}"}}]}
     ]
@@ -124,61 +160,52 @@ def test_values_from_flakes_are_no_templates(inventory: Inventory, ansible: Ansi
 def test_groups_as_they_are_named(inventory: Inventory, fleet_repo: Fixture) -> None:
     fleet_repo.group("all", {f'"{n}"': f'lib.host {{ name = "{n}"; }}' for n in ("canary-1", "web-1", "web-2")}, flake="fleet")
     fleet_repo.repo.git("branch", "kiosks")
-    found = inventory.list(
-        update_groups={
-            "canary": {"strategy": "group_inputs", "flake": "fleet", "inputs": ["nixpkgs"], "hosts": ["canary-*"]},
-            "stable": {"flake": "fleet", "exclude": ["canary-*"]},
-            "kiosks": {"strategy": "group_branches", "flake": "fleet", "hosts": ["none"]},
-        }
-    )
-    assert found["canary"]["hosts"] == ["canary-1"]
-    assert found["stable"]["hosts"] == ["web-1", "web-2"]
+    groups = {
+        "canary": {"strategy": "group_inputs", "flake": "fleet", "inputs": ["nixpkgs"], "hosts": ["canary-*"]},
+        "stable": {"flake": "fleet", "exclude": ["canary-*"]},
+        "kiosks": {"strategy": "group_branches", "flake": "fleet", "hosts": ["none"]},
+    }
+    found = inventory.hosts(update_groups=groups)
+    assert found["canary"] == ["canary-1"]
+    assert found["stable"] == ["web-1", "web-2"]
     assert "sbcs" not in found
-    variables = found["_meta"]["hostvars"]["canary-1"]
+    variables = inventory.variables("canary-1", update_groups=groups)
     assert variables["flotilla_strategy"] == "group_inputs"
     assert variables["flotilla_inputs"] == ["nixpkgs"]
     assert variables["flotilla_flake"] == "fleet"
     assert "flotilla_lock" not in variables
-    both = inventory.list(update_groups={"stable": {"flake": "fleet"}}, discover=True)
-    assert set(both) >= {"stable", "sbcs", "servers"}
+    assert set(inventory.hosts(update_groups={"stable": {"flake": "fleet"}}, discover=True)) >= {"stable", "sbcs", "servers"}
 
 
 def test_the_commit_counts_unless_the_work_tree_is_asked_for(inventory: Inventory, fleet_repo: Fixture) -> None:
     flake = fleet_repo.repo.path / "hosts/servers/flake.nix"
     flake.write_text(flake.read_text().replace("web =", "changed ="))
-    assert inventory.list()["servers"]["hosts"] == ["web"]
-    assert inventory.list(allow_dirty=True)["servers"]["hosts"] == ["changed"]
+    assert inventory.hosts()["servers"] == ["web"]
+    assert inventory.hosts(allow_dirty=True)["servers"] == ["changed"]
 
 
 def test_a_broken_flake_leaves_the_others(inventory: Inventory, fleet_repo: Fixture) -> None:
     fleet_repo.group("servers", {"web": "a = syntax error"}, lock=False)
     fleet_repo.group("sbcs", {"bad": "lib.nope", "pi-1": 'lib.host { name = "one"; }'})
-    done = inventory.run({})
-    assert done.ok
-    found = json.loads(done.stdout)
-    assert found["sbcs"]["hosts"] == ["bad", "pi-1"]
-    said = " ".join(done.stderr.split())
-    assert "servers: evaluation failed: syntax error" in said
-    assert "sbcs: evaluation of bad failed: attribute 'nope' missing at hosts/sbcs/flake.nix:5" in said
+    assert inventory.hosts()["sbcs"] == ["bad", "pi-1"]
+    assert "servers: evaluation failed: syntax error" in inventory.warnings
+    assert "sbcs: evaluation of bad failed: attribute 'nope' missing at hosts/sbcs/flake.nix:5" in inventory.warnings
     assert "sbcs: evaluation of bad failed" in inventory.refuse(strict=True)
 
 
 def test_a_flake_that_git_does_not_track(inventory: Inventory, fleet_repo: Fixture) -> None:
     shutil.copytree(fleet_repo.repo.path / "hosts/servers", fleet_repo.repo.path / "hosts/desktops")
-    done = inventory.run({})
-    assert "desktops" not in json.loads(done.stdout)
     message = "hosts/desktops/flake.nix is not tracked by git, so nix does not see it. Run: git add hosts/desktops/flake.nix"
-    assert message in " ".join(done.stderr.split())
+    assert "desktops" not in inventory.hosts()
+    assert message in inventory.warnings
     assert message in inventory.refuse(strict=True)
     assert message in inventory.refuse(update_groups={"desktops": {}}, strict=True)
 
 
 def test_a_host_in_two_groups(inventory: Inventory, fleet_repo: Fixture) -> None:
     fleet_repo.group("desktops", {"web": 'lib.host { name = "web"; }'})
-    said = inventory.refuse()
-    assert "host 'web': it would be in two update groups, as web of desktops and as web of servers." in said
-    found = inventory.list(host_name="{attribute}.{group}")
-    assert found["desktops"]["hosts"] == ["web.desktops"]
+    assert "host 'web': it would be in two update groups, as web of desktops and as web of servers." in inventory.refuse()
+    assert inventory.hosts(host_name="{attribute}.{group}")["desktops"] == ["web.desktops"]
 
 
 @pytest.mark.parametrize(
@@ -197,26 +224,36 @@ def test_bad_options(inventory: Inventory, options: Mapping[str, Any], said: str
     assert said in inventory.refuse(**options)
 
 
+def test_a_controller_without_nix(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    if shutil.which("nix"):
+        monkeypatch.setattr("ansible_collections.flotilla.nixos.plugins.module_utils.nix.MINIMUM", (99, 0))
+    assert "Install nix" in inventory.refuse()
+
+
 def test_files_of_other_names_are_not_ours(inventory: Inventory) -> None:
-    inventory.file = inventory.file.with_name("fleet.yml")
-    assert not inventory.run({}, "--graph").ok
+    inventory.write({})
+    plugin = inventory_loader.get("flotilla.nixos.flakes")
+    other = inventory.file.with_name("fleet.yml")
+    other.write_bytes(inventory.file.read_bytes())
+    assert plugin.verify_file(str(inventory.file))
+    assert not plugin.verify_file(str(other))
 
 
 def test_the_cache_is_used_as_long_as_nothing_has_changed(inventory: Inventory, fleet_repo: Fixture, tmp_path: Path) -> None:
     options = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
-    first = inventory.list(**options)
+    assert inventory.variables("pi.2", **options)["flotilla_fqdn"] == "two.example.org"
     (kept,) = (tmp_path / "cache").iterdir()
-    text = kept.read_text()
-    kept.write_text(text.replace("two.example.org", "kept.example.org"))
-    assert inventory.list(**options)["_meta"]["hostvars"]["pi.2"]["flotilla_fqdn"] == "kept.example.org"
-    other = inventory.list(**options, exclude=["web"])
-    assert other["_meta"]["hostvars"]["pi.2"]["flotilla_fqdn"] == "two.example.org"
-    kept.write_text(text.replace("two.example.org", "kept.example.org"))
-    assert inventory.run(options, "--list", "--flush-cache").stdout.count("kept.example.org") == 0
+    doctored = kept.read_text().replace("two.example.org", "kept.example.org")
+    kept.write_text(doctored)
+    assert inventory.variables("pi.2", **options)["flotilla_fqdn"] == "kept.example.org"
+    assert inventory.variables("pi.2", **options, exclude=["web"])["flotilla_fqdn"] == "two.example.org"
+    kept.write_text(doctored)
+    assert inventory.variables("pi.2", **options, flush=True)["flotilla_fqdn"] == "two.example.org"
+    kept.write_text(doctored)
     fleet_repo.group("servers", {"new": 'lib.host { name = "new"; }'})
-    changed = inventory.list(**options)
-    assert changed["servers"]["hosts"] == ["new"]
-    assert changed["sbcs"] == first["sbcs"]
+    assert inventory.hosts(**options)["servers"] == ["new"]
+    assert inventory.variables("pi.2", **options)["flotilla_fqdn"] == "two.example.org"
 
 
 def info(ansible: Ansible, fleet_repo: Fixture, *groups: Mapping[str, Any], **options: Any) -> dict[str, Any]:
