@@ -59,8 +59,15 @@ def host_status(host: str, group: str, build: Mapping[str, Any], pins: Mapping[s
         lock_age=age,
         reboot_needed=bool(info.get("reboot_needed")),
         failed_units=tuple(info.get("failed_units") or ()),
-        note=without_subject(host, str(build.get("error") or "")) if not wanted else "; ".join(info.get("drift") or ()),
+        note=_note(host, build, info),
     )
+
+
+def _note(host: str, build: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    if not build.get("system"):
+        return without_subject(host, str(build.get("error") or "what it should run is not known"))
+    behind = _standing(build["system"], info) is Standing.BEHIND
+    return "" if behind else "; ".join(info.get("drift") or ())
 
 
 def _standing(wanted: str | None, info: Mapping[str, Any]) -> Standing:

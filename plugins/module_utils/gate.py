@@ -114,11 +114,12 @@ def is_failure(outcome: HostOutcome | None) -> bool:
 
 def hold(plan: Plan, batch: Sequence[str], verdicts: Mapping[str, Verdict]) -> dict[str, str]:
     """The hosts of a batch that must not go on, with the reason."""
-    return {
-        host: f"update group {plan.hosts[host].group} halted: {verdict.reason}"
-        for host in batch
-        if (verdict := verdicts[plan.hosts[host].group]).halted
-    }
+    return {host: held_because(verdict) for host in batch if (verdict := verdicts[plan.hosts[host].group]).halted}
+
+
+def held_because(verdict: Verdict) -> str:
+    """The reason to give for a host that is held."""
+    return f"{verdict.group} halted: {verdict.reason}"
 
 
 def batch_number(plan: Plan, hosts: Sequence[str]) -> int:
@@ -178,9 +179,12 @@ def conclude(
 
 
 def _halt_reason(number: int, part: Sequence[str], failed: Sequence[str], outcomes: Mapping[str, HostOutcome]) -> str:
-    first = outcomes.get(failed[0])
-    why = f"{first.outcome.replace('_', ' ')}: {first.reason}" if first else "lost: it has not answered since"
-    return f"{len(failed)} of {len(part)} failed in batch {number} ({failed[0]} {why})"
+    kinds: dict[str, list[str]] = {}
+    for host in failed:
+        known = outcomes.get(host)
+        kinds.setdefault(known.outcome.replace("_", " ") if known else "lost", []).append(host)
+    told = ", ".join(f"{_names(hosts)} {kind}" for kind, hosts in kinds.items())
+    return f"{told} in batch {number} ({len(failed)} of {len(part)})"
 
 
 def _names(hosts: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .batches import Size, schedule
-from .gate import Plan, PlannedGroup, PlannedHost, judge, too_many
+from .gate import Plan, PlannedGroup, PlannedHost, held_because, judge, too_many
 from .outcome import Outcome, without_subject
 
 
@@ -47,7 +47,7 @@ def make_plan(findings: Findings, pace: Mapping[str, Pace]) -> Plan:
                 host.system,
                 host.previous,
                 Outcome.HELD,
-                f"update group {host.group} halted: {verdict.reason}",
+                held_because(verdict),
             )
     to_update = {group: [name for name in plan.members(group) if hosts[name].outcome is None] for group in groups}
     return Plan(groups, hosts, schedule(to_update, {group: pace[group].serial for group in groups}))

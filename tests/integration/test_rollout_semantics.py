@@ -227,8 +227,9 @@ def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
     ]
     assert run.called("system_rollback") == ["d1", "j1"]
     for line in (
-        "  a2, a3 held: update group canary_fails halted: 1 of 1 failed in batch 1 (a1 rolled back: units that did not fail",
-        "  b2, b3 held: update group canary_leaves halted: b1 went away before the update, so nothing has been proven",
+        "  a1 rolled back: units that did not fail before fail now: app.service.",
+        "  a2, a3 held: canary_fails halted: a1 rolled back in batch 1 (1 of 1)",
+        "  b2, b3 held: canary_leaves halted: b1 went away before the update, so nothing has been proven",
         "  late_failure: not landed. c1 runs the candidate cccccccccccc, kept as refs/flotilla/candidate/late_failure.",
         "  d1 failed: the connection failed: no route to host. Going back: the connection failed: no route to host.",
         "  e1 failed: there is no input x.",
