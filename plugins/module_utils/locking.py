@@ -17,19 +17,24 @@ from .runner import Runner
 from .update_group import UpdateGroup, checked_input
 
 
+#: Stands for all inputs that the group may move.
+ALL = "*"
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What shall move: `inputs` to their newest revision, `pins` (input → revision, branch, tag or flake reference) to those.
 
-    inputs None: all that the group may move; or none but the pins if there are any.
+    inputs None: all that the group may move; or none but the pins if there are any. `*` among them: all, pins or not.
     """
 
     inputs: tuple[str, ...] | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
 
     def within(self, group: UpdateGroup) -> Wish:
-        """The wish with the group's inputs filled in; BadInput if it goes beyond what the group may move."""
+        """The wish with the group's inputs filled in, None for all; BadInput if it goes beyond what the group may move."""
         inputs = self.inputs if self.inputs is not None else (() if self.pins else group.inputs)
+        inputs = group.inputs if inputs and ALL in inputs else inputs
         if inputs is None:
             return Wish(None, self.pins)
         for name in (*inputs, *self.pins):

@@ -121,6 +121,8 @@ def pinned(subject: str, name: str, node: Node, wanted: str) -> str:
             f"input {name} comes from a {kind}, which has no revisions to choose from",
             "Give a whole flake reference, such as github:OWNER/REPOSITORY/REVISION.",
         )
+    if source["type"] == "git" and re.fullmatch(r"[0-9a-f]{7,39}", wanted):
+        raise BadInput(subject, f"{wanted!r} is a part of a revision, and git gives no input {name} by it", "Give all 40 digits.")
     where = {key: value for key, value in source.items() if key not in ("rev", "ref", "narHash", "lastModified", "revCount")}
     if not _REVISION.fullmatch(wanted):
         return reference({**where, "ref": wanted})

@@ -42,12 +42,13 @@ options:
       - With O(state=updated), update only these inputs of the flake. A nested one is named by its path, such as
         V(home-manager/nixpkgs).
       - Without it, all that the group may move (O(groups[].inputs)), or, if there are O(pins), only those.
+      - V(*) stands for all that the group may move, with O(pins) too.
     type: list
     elements: str
   pins:
     description:
-      - With O(state=updated), put inputs at given revisions. Keys are inputs, values revisions (all digits), branches or tags of
-        the input's own repository, or whole flake references.
+      - With O(state=updated), put inputs at given revisions. Keys are inputs, values revisions (all 40 digits), branches or tags
+        of the input's own repository, or whole flake references.
       - A pin lasts until the next update of that input. What C(flake.nix) says is not changed.
     type: dict
   push:

@@ -385,6 +385,25 @@ def shared(tmp_path: Path) -> Fixture:
     return made
 
 
+def test_all_inputs_move_but_one_that_is_put_at_a_revision(shared: Fixture) -> None:
+    old = shared.upstream.git("rev-parse", "main^")
+    shared.release("3")
+    made = update(group_of(shared.repo, "a", strategy="group_inputs"), "*", pins={"one": old})
+    newest = shared.upstream.git("rev-parse", "main")
+    assert {change.input: change.new and change.new.rev for change in made.changes} == {"two": newest, "dep/own": newest}
+
+
+def test_a_revision_in_flake_nix_is_named_as_what_no_update_moves(shared: Fixture) -> None:
+    text = (shared.repo.path / "flake.nix").read_text()
+    rev = shared.upstream.git("rev-parse", "main^")
+    shared.repo.write("flake.nix", text.replace("?ref=main", f"?ref=main&rev={rev}", 1))
+    sh("nix", "flake", "lock", f"path:{shared.repo.path}")
+    shared.repo.commit()
+    made = update(group_of(shared.repo, "a", strategy="group_inputs"), "one")
+    assert made.candidate is None
+    assert made.warnings == ("a: flake.nix names a fixed revision of one, so no update moves it.",)
+
+
 def test_groups_that_share_a_lock_move_their_own_inputs_only_and_both_land(shared: Fixture) -> None:
     repo = shared.repo
     a = group_of(repo, "a", strategy="group_inputs", inputs=["one"])

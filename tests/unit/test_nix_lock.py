@@ -92,6 +92,7 @@ TARBALL = Node(
     [
         (github(ref="nixos-unstable"), REV, f"github:NixOS/nixpkgs/{REV}"),
         (github(ref="nixos-unstable"), "nixos-25.11", "github:NixOS/nixpkgs?ref=nixos-25.11"),
+        (github(), "4f5e2c8", "github:NixOS/nixpkgs?ref=4f5e2c8"),
         (github(), "feature/x", "github:NixOS/nixpkgs?ref=feature/x"),
         (github(dir="lib", host="git.corp"), REV, f"github:NixOS/nixpkgs/{REV}?host=git.corp&dir=lib"),
         (Node({}, {}, {"type": "gitlab", "owner": "a%2Fb", "repo": "c"}), REV, f"gitlab:a%2Fb/c/{REV}"),
@@ -112,6 +113,7 @@ def test_an_input_at_a_revision(node: Node, wanted: str, reference: str) -> None
     ("node", "wanted", "error"),
     [
         (TARBALL, REV, "comes from a tarball, which has no revisions"),
+        (git(), "4f5e2c8", "Give all 40 digits"),
         (github(), "", "is no revision"),
         (github(), "--impure", "is no revision"),
         (github(), "a b", "is no revision"),

@@ -91,6 +91,8 @@ def test_groups_are_named_once() -> None:
         (None, Wish((), {"a": "1"}), (), ("a",)),
         (None, Wish(None, {"a": "1"}), (), ("a",)),
         (None, Wish(("a", "b", "a"), {"a": "1"}), ("b",), ("b", "a")),
+        (None, Wish(("*",), {"a": "1"}), None, None),
+        (("a", "b"), Wish(("*",), {"a": "1"}), ("b",), ("b", "a")),
         (("a", "b"), Wish(), ("a", "b"), ("a", "b")),
         (("a", "b"), Wish(("a/x",)), ("a/x",), ("a/x",)),
         (("a", "b"), Wish(None, {"b": "1"}), (), ("b",)),
