@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from testbed import Fleet, Host, TestbedError
+from testbed import Fleet, Host, TestbedError, prerequisites
 from testbed.locks import first_free
 from testbed.playbooks import Ansible, default_venv
 
@@ -22,14 +22,14 @@ def fleet() -> Iterator[Fleet]:
 
     Its name is the first free one of pytest-1, pytest-2, …: sessions do not meet, and what a killed one left is replaced.
     """
+    try:
+        prerequisites.check()
+    except TestbedError as error:
+        pytest.fail(f"the testbed cannot run here: {error}", pytrace=False)
     with first_free(os.environ.get("FLOTILLA_TESTBED", "pytest")) as name:
         fleet = Fleet(name)
-        try:
-            fleet.down()
-            fleet.up()
-        except TestbedError as error:
-            pytest.fail(f"the testbed cannot run here: {error}", pytrace=False)
-        yield fleet
+        fleet.down()
+        yield fleet.up()
         if not os.environ.get("FLOTILLA_TESTBED_KEEP"):
             fleet.down()
 

@@ -26,14 +26,15 @@ def attach(folder: Path, layers: Sequence[Path]) -> None:
     root = folder / "root"
     for name, size in DISKS.values():
         mount("tmpfs", folder / name, size=f"{size}m", mode="0755")
-    _overlay(root, folder / "disk", layers)
-    _overlay(root / "nix", folder / "store", [layer / "nix" for layer in layers if (layer / "nix").is_dir()])
+    overlay(root, folder / "disk", layers)
+    overlay(root / "nix", folder / "store", [layer / "nix" for layer in layers if (layer / "nix").is_dir()])
     for layer in layers[:1]:
         shutil.copytree(layer / "boot", folder / "boot", dirs_exist_ok=True, symlinks=True)
     bind(folder / "boot", root / "boot")
 
 
-def _overlay(where: Path, disk: Path, layers: Sequence[Path]) -> None:
+def overlay(where: Path, disk: Path, layers: Sequence[Path]) -> None:
+    """Mount an overlay of the layers (uppermost first) that writes to the disk."""
     upper, work = disk / "upper", disk / "work"
     upper.mkdir(exist_ok=True)
     work.mkdir(exist_ok=True)

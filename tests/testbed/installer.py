@@ -12,6 +12,7 @@ from . import controller_nix
 from .base import Base, building
 from .commands import dying_with_us, run
 from .digests import digest
+from .disks import overlay
 from .errors import TestbedError
 from .mounts import mount, unmount_below
 from .places import HERE
@@ -39,20 +40,21 @@ def _upstream() -> ModuleType | None:
 
 
 def _build(base: Base, folder: Path, upstream: ModuleType | None, env: Mapping[str, str]) -> None:
-    layer, work, root, scratch = (folder / name for name in ("layer", "work", "root", "scratch"))
-    for path in (layer, work, root, scratch):
-        path.mkdir()
-    (layer / "nix").mkdir()
-    (layer / "boot").mkdir()
+    layer, disk, root, scratch = (folder / name for name in ("layer", "disk", "root", "scratch"))
+    for path in (layer / "nix", layer / "boot", root, scratch):
+        path.mkdir(parents=True)
     if upstream is None:
         return
     system = Path(upstream.build_installer(scratch, env))
-    mount("overlay", root, lowerdir=str(base.root), upperdir=str(layer), workdir=str(work))
+    # In memory first: where the cache itself lies on an overlay (in a container, say), it cannot be an upper layer.
+    mount("tmpfs", disk, size="1g", mode="0755")
+    overlay(root, disk, [base.root])
     run(["nix", "copy", "--no-check-sigs", "--to", root, system], env=env, timeout=300)
     (root / _PROFILES).mkdir(parents=True, exist_ok=True)
     (root / _PROFILES / "system-1-link").symlink_to(system)
     (root / _PROFILES / "system").symlink_to("system-1-link")
     _install_boot_entry(root, system)
+    run(["cp", "--archive", "--no-target-directory", disk / "upper", layer])
     unmount_below(folder)
 
 

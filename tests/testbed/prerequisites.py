@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import cgroups
 from .commands import run, search_path
 from .errors import TestbedError
 
@@ -62,5 +63,15 @@ def check() -> None:
         raise TestbedError("this user", "the testbed needs root", "Run it with sudo.")
     if packages := missing():
         raise TestbedError("this machine", f"it lacks {', '.join(packages)}", "Run: tests/testbed/testbed install")
-    if int(_INOTIFY.read_text()) < _INOTIFY_ENOUGH:
+    if not os.access(cgroups.root(), os.W_OK):
+        raise TestbedError("this machine", f"{cgroups.root()} is read-only, as in an unprivileged container", "Use a machine.")
+    _allow_inotify()
+
+
+def _allow_inotify() -> None:
+    if int(_INOTIFY.read_text()) >= _INOTIFY_ENOUGH:
+        return
+    try:
         _INOTIFY.write_text(str(_INOTIFY_ENOUGH))
+    except OSError as error:
+        raise TestbedError("this machine", f"{_INOTIFY} cannot be raised to {_INOTIFY_ENOUGH}: {error.strerror}") from error
