@@ -16,7 +16,6 @@ from .nix import flake_ref
 from .runner import Runner
 from .update_group import UpdateGroup, checked_input
 
-
 #: Stands for all inputs that the group may move.
 ALL = "*"
 
