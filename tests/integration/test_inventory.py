@@ -71,9 +71,13 @@ class Inventory:
         return str(caught.value)
 
 
-@pytest.fixture
-def inventory(fleet_repo: Fixture) -> Inventory:
+@pytest.fixture(scope="module")
+def plugin_loader() -> None:
     init_plugin_loader()
+
+
+@pytest.fixture
+def inventory(fleet_repo: Fixture, plugin_loader: None) -> Inventory:  # noqa: ARG001
     return Inventory(fleet_repo.repo.path / "fleet.flotilla.yml")
 
 
