@@ -266,13 +266,11 @@ def worktree_of(repo: Repository, branch: str | None) -> str | None:
     if branch is None:
         return None if repo.bare else repo.path
     listed = _out(git(repo, "worktree", "list", "--porcelain", "-z"), repo, "listing work trees failed")
-    path = ""
-    for line in listed.split("\0"):
-        key, _equals, value = line.partition(" ")
-        if key == "worktree":
-            path = value
-        elif key == "branch" and value == f"refs/heads/{branch}":
-            return path
+    for record in listed.split("\0\0"):
+        facts = dict(line.partition(" ")[::2] for line in record.split("\0") if line)
+        # One whose directory was removed by hand is listed as prunable.
+        if facts.get("branch") == f"refs/heads/{branch}" and "prunable" not in facts:
+            return facts["worktree"]
     return None
 
 

@@ -126,7 +126,9 @@ def test_merging_without_a_work_tree() -> None:
 
 def test_the_work_tree_of_a_branch() -> None:
     listed = f"worktree /srv/fleet\0HEAD {A}\0branch refs/heads/main\0\0worktree /srv/two\0HEAD {B}\0branch refs/heads/field\0\0"
+    listed += f"worktree /gone\0HEAD {B}\0branch refs/heads/gone\0prunable gitdir file points to non-existent location\0\0"
     words = [*C, "worktree", "list", "--porcelain", "-z"]
+    assert git.worktree_of(repository((words, listed)), "gone") is None
     assert git.worktree_of(repository((words, listed)), "field") == "/srv/two"
     assert git.worktree_of(repository((words, listed)), "other") is None
     assert git.worktree_of(repository(), None) == "/srv/fleet"
