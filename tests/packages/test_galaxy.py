@@ -20,5 +20,5 @@ def test_tarball_holds_the_right_files_and_installs(install: Install, tree: Path
     assert {name.split("/")[0] for name in names if name not in ("", ".")} == SHIPPED | GENERATED
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     collections = install.folder / "collections"
-    install.run("ansible-galaxy", "collection", "install", "--offline", "-p", collections, tarball)
+    install.run("ansible-galaxy", "collection", "install", "--force", "--offline", "-p", collections, tarball)
     assert (collections / "ansible_collections/flotilla/nixos/plugins/plugin_utils/target/flotilla.sh").is_file()
