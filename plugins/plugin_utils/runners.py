@@ -8,6 +8,7 @@ import os
 import re
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -59,14 +60,15 @@ class LocalRunner:
         line by line, and only its end is kept.
         """
         started = time.monotonic()
+        environment = _environment(env)
         try:
             process = subprocess.Popen(
-                list(argv),
+                [*_dying_with_us(argv[0], environment.get("PATH")), *argv],
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=cwd,
-                env=_environment(env),
+                env=environment,
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
@@ -82,6 +84,18 @@ class LocalRunner:
         finally:
             _end_group(process)
         return RunResult(tuple(argv), process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def _dying_with_us(program: str, path: str | None) -> tuple[str, ...]:
+    """Words before a command that have it end when this process does, however that ends (Linux). path: the command's PATH.
+
+    Ansible ends its workers without a chance to tidy up when somebody presses Ctrl-C. Not for a program that is not there,
+    which is to fail as itself.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or shutil.which(program, path=path) is None:
+        return ()
+    return (setpriv, "--pdeathsig", "TERM", "--")
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
@@ -210,10 +224,13 @@ class ConnectionRunner:
             )
         except AnsibleConnectionFailure as error:
             if watch.bit:
-                raise ConnectionLost(self.name, f"no answer within {timeout + _ANSWER:.0f} s") from error
+                raise ConnectionLost(self.name, watch.silence) from error
             raise connection_lost(self.name, self._action._connection, error) from error
         finally:
             watch.over()
+        if watch.bit:
+            # To Ansible a killed ssh is a command that ended with -9.
+            raise ConnectionLost(self.name, watch.silence)
         seconds = time.monotonic() - started
         result = RunResult(tuple(argv), int(answer["rc"]), answer["stdout"], answer["stderr"], seconds)
         if on_line:
@@ -231,12 +248,13 @@ _ANSWER = 20.0
 class _Watch:
     """Ends the connection's own processes when no answer comes in time.
 
-    ssh waits for ever on a link that was cut, and so does Ansible (2.19 to 2.21) on ssh. A killed ssh is a failed connection
-    to Ansible. The master of a shared connection is nobody's child, so it is not hit.
+    ssh waits for ever on a link that was cut, and so does Ansible (2.19 to 2.21) on ssh. The
+    master of a shared connection is nobody's child, so it is not hit.
     """
 
     def __init__(self, seconds: float) -> None:
         self.bit = False
+        self.silence = f"no answer within {seconds:.0f} s"
         self._before = _children()
         self._timer = threading.Timer(seconds, self._bite)
         self._timer.daemon = True

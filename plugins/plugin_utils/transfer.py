@@ -197,7 +197,8 @@ class Transfer:
 def _two_ends(ends: Mapping[str, SshTarget], *, fresh: bool) -> Iterator[str]:
     """A folder for the PATH with an ssh that knows the names given, each with its own options: nix has one NIX_SSHOPTS."""
     # Not /tmp, where programs cannot be run on some machines.
-    with tempfile.TemporaryDirectory(prefix="flotilla-", dir=constants.DEFAULT_LOCAL_TMP) as folder:  # type: ignore[attr-defined]  # set at run time
+    parent = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]  # made at run time
+    with tempfile.TemporaryDirectory(prefix="flotilla-", dir=parent) as folder:
         script = Path(folder) / "ssh"
         script.write_text(ssh_wrapper(ends, fresh=fresh), encoding="utf-8")
         script.chmod(stat.S_IRWXU)

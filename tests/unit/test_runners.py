@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -111,6 +112,21 @@ def test_a_child_that_keeps_the_pipes_open_is_not_waited_for(tmp_path: Path) -> 
     assert (result.status, result.stdout) == (0, "done\n")
     assert time.monotonic() - started < 10
     assert gone(int((tmp_path / "child").read_text())), "it outlived the call"
+
+
+def test_a_command_dies_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys; from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner;"
+        f" LocalRunner().run(['sh', '-c', 'echo $$ > {tmp_path}/pid; exec sleep 60'])"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    worker.kill()
+    worker.wait(10)
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_what_on_tick_raises_ends_the_command(tmp_path: Path) -> None:
