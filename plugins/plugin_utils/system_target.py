@@ -37,6 +37,7 @@ class SystemTarget:
         self.name = runner.name
         self.runner = runner
         self._connection = connection
+        _notice_dead_links(connection)
 
     def verb(self, verb: str, *arguments: str, timeout: float = ANSWER) -> Facts:
         """Send the script on stdin and read its answer."""
@@ -64,6 +65,18 @@ class SystemTarget:
             found = self.verb("info", timeout=timeout).one("running")
             return None if system in (None, found) else f"{self.name}: it runs {found}, not {system}."
         return probe(SshTarget.from_connection(self._connection, self.name), system, timeout, LocalRunner()).message
+
+
+def _notice_dead_links(connection: ConnectionBase) -> None:
+    """Have ssh notice within half a minute that a link is dead, unless the user decided otherwise.
+
+    Of no effect on a shared connection that is there already; the runner's own time limit is for those.
+    """
+    if connection.transport != "ssh":
+        return
+    given = [str(connection.get_option(name) or "") for name in ("ssh_args", "ssh_common_args", "ssh_extra_args")]
+    if "serveraliveinterval" not in " ".join(given).lower():
+        connection.set_option("ssh_extra_args", f"{given[2]} -o ServerAliveInterval=10 -o ServerAliveCountMax=3".strip())
 
 
 def default_owner(task_vars: Mapping[str, Any]) -> str:
