@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from testbed import Fleet, Host, TestbedError, cgroups
-from testbed.mounts import below, mounts
-from testbed.network import Subnet
+from testbed.mounts import below, mounts, unmount_below
+from testbed.network import Subnet, remove_link
 from testbed.playbooks import PROJECT, Ansible, inventory
 
 COMMAND = PROJECT / "tests/testbed/testbed"
@@ -166,6 +166,24 @@ def test_up_after_the_supervisor_and_nspawn_were_killed(other: Fleet) -> None:
     other.up()
     assert one.boot_id() != before
     assert one.run("cat /etc/hostname").stdout == "one\n"
+
+
+def test_up_after_a_restart_of_the_machine(other: Fleet) -> None:
+    other.up()
+    one = other.host("one")
+    for host in other.hosts.values():
+        cgroups.end(host.cgroup)
+        unmount_below(host.folder)
+    remove_link(one.subnet.bridge)
+    other.up()
+    assert one.run("cat /etc/hostname").stdout == "one\n"
+
+
+def test_a_host_that_is_on_but_cut_off_is_replaced(other: Fleet) -> None:
+    other.up()
+    other.fault("one", "link-down")
+    other.up()
+    assert other.host("one").run("cat /etc/hostname").stdout == "one\n"
 
 
 def test_up_leaves_a_host_alone_that_is_up(other: Fleet) -> None:

@@ -134,7 +134,7 @@ class Fleet:
 
     def reset(self, *names: str) -> None:
         """Give these hosts (none named: all) fresh disks and boot them: as new, same keys and addresses."""
-        self.up(names or list(self.hosts), fresh=True)
+        self.up(names or list(self._known().hosts), fresh=True)
 
     def fault(self, host: str, fault: str, *arguments: str) -> str:
         """Do something bad to a host, or mend it: see faults.FAULTS. Returns a clause that says what was done."""
