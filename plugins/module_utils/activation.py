@@ -462,10 +462,12 @@ def confirm(
     settled = _follow(target, facts.one("id"), facts, clock.now() + request.activation_timeout + RESTART, clock)
     if settled is not None and settled.one("phase") == "confirmed":
         return attempt.report(Outcome.CONFIRMED, settled, changed=settled.one("goal") != Goal.TEST)
-    why = settled.one("reason") if settled else "the connection was lost while the system was confirmed"
-    if settled is not None and settled.one("phase") == "gone":
+    if settled is None or _busy(settled):
+        text = "it did not answer since the confirmation began; it is on the new system, or its guard takes it back"
+        return attempt.report(Outcome.LOST, None, failed=True, changed=True, msg=attempt.sentence(text))
+    if settled.one("phase") == "gone":
         return attempt.returned(settled, "the host restarted while the system was confirmed")
-    return attempt.returned(settled, f"it could not be confirmed: {why}")
+    return attempt.returned(settled, f"it could not be confirmed: {settled.one('reason')}")
 
 
 def _confirmed(target: Target, system: str, guard: str, ignored: Sequence[str], clock: Clock) -> Facts:

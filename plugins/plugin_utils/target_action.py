@@ -10,6 +10,7 @@ from ..module_utils.activation import Clock, Report, SystemClock
 from ..module_utils.errors import BadInput
 from .action_base import FlotillaAction
 from .health import health
+from .runners import ConnectionRunner
 from .system_target import SystemTarget, default_owner
 
 
@@ -20,7 +21,9 @@ class TargetAction(FlotillaAction):
 
     def system_target(self, task_vars: Mapping[str, Any]) -> SystemTarget:
         """The host as something that answers verbs."""
-        return SystemTarget(self.target(task_vars), self._connection)
+        # With delegate_to the connection is the other host's, and so must be the name.
+        name = str(self._task.delegate_to or self.host(task_vars))
+        return SystemTarget(ConnectionRunner(self, name), self._connection)
 
     def owner(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
         """Who acts: the option, or a default that tells people apart."""

@@ -832,13 +832,19 @@ verb_poll() {
 
 # ---- verb: confirm ID|- NEW WAIT [IGNORED UNIT…]
 
+# Permanent already, or staged for the next boot; or proven with the goal `test`, which keeps nothing.
+is_kept() {
+    if is_right "$1" boot; then return 0; fi
+    last_transaction && [ "$(get goal)/$(get new)/$(get phase)" = "test/$1/confirmed" ] && is_right "$1" test
+}
+
 verb_confirm() {
     need_root
     wanted=$1 system=$2 wait=$3
     shift 3
     if [ "$wanted" = - ]; then wanted=$(current_id); fi
     if [ -z "$wanted" ] || ! load "$wanted" || final "$(get phase)"; then
-        if is_right "$system" switch && ! held; then
+        if ! held && is_kept "$system"; then
             say outcome unchanged
             return 0
         fi
@@ -884,18 +890,6 @@ verb_back() {
         fi
     fi
     verb_poll "$ID" "$3"
-}
-
-# ---- verb: renew ID SECONDS
-
-verb_renew() {
-    need_root
-    load "$1" || refuse no_guard "$1"
-    case $2 in *[!0-9]* | '') refuse bad_argument "$2" ;; esac
-    [ -L "$TX/claim" ] && refuse ended "$(get phase)"
-    later=$(($(now) + $2))
-    if [ "$later" -gt "$(get deadline)" ]; then put deadline "$later"; fi
-    say ends_in "$(($(get deadline) - $(now)))"
 }
 
 # ---- verb: dry NEW: what an activation would do
@@ -975,7 +969,7 @@ verb_reboot() {
 verb=${1:-}
 [ $# -gt 0 ] && shift
 case $verb in
-    info | activate | poll | confirm | back | renew | dry | generation | reboot | _guard | _test | _confirm | _stage | _back)
+    info | activate | poll | confirm | back | dry | generation | reboot | _guard | _test | _confirm | _stage | _back)
         "verb_$verb" "$@"
         ;;
     *)
