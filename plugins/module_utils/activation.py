@@ -345,7 +345,7 @@ class _Attempt:
         """Have the target go back now; where it cannot be told, wait for its own deadline to have done it."""
         limit = self.request.activation_timeout + self.request.confirm_timeout
         # Its guard, then the old system's activation, then perhaps a restart: only later than that is it truly lost.
-        until = self.begun + limit + min(self.request.activation_timeout, 300) + RESTART
+        until = self.begun + limit + max(self.request.activation_timeout, 300) + RESTART
         facts = _reach(self.target, until, self.clock, "back", self.guard, why, str(LONG_POLL))
         while facts is not None and _busy(facts) and self.clock.now() < until:
             facts = _follow(self.target, self.guard, facts, until, self.clock)

@@ -523,7 +523,7 @@ verb_activate() {
     else
         inhibited "$new"
         keep_roots
-        phase armed
+        # Should this shell die on its dead connection before the guard runs, the transaction is still `taken`: nothing to decide.
         start_unit guard _guard --property=Restart=on-failure --property=RestartSec=1 || give_up start_failed
         unit_active guard || give_up start_failed
         phase testing
@@ -641,10 +641,13 @@ go_back() {
     systemctl kill --signal=KILL "flotilla-activate-$ID.service" 2>/dev/null || :
     timeout 15 systemctl stop "flotilla-activate-$ID.service" 2>/dev/null || :
     restore_boot
+    # As long as the new system was given, but never so short that a slow board cannot go back.
+    limit=$(get activation)
+    if [ "$limit" -lt 300 ]; then limit=300; fi
     tries=0
     while :; do
         status=0
-        timeout -k 10 "$(get activation)" "$old/bin/switch-to-configuration" test >"$TX/back_log" 2>&1 </dev/null || status=$?
+        timeout -k 10 "$limit" "$old/bin/switch-to-configuration" test >"$TX/back_log" 2>&1 </dev/null || status=$?
         put back_status "$status"
         tries=$((tries + 1))
         # 11: somebody else is switching at this very moment.
@@ -781,7 +784,7 @@ verb__back() {
 
 busy() {
     case $(get phase) in
-        taken | armed | testing | confirming | rolling_back | rebooting | staging) return 0 ;;
+        taken | testing | confirming | rolling_back | rebooting | staging) return 0 ;;
         # Claimed already: the next phase is about to be written.
         tested) [ -L "$TX/claim" ] ;;
         *) return 1 ;;
