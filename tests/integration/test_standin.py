@@ -274,6 +274,22 @@ def test_units_come_and_go(machine: Machine) -> None:
     assert not any(machine.is_active(unit) for unit in ("job.service", "page.socket", "clean.timer"))
 
 
+def test_a_service_behind_a_socket_is_stopped_with_it_and_the_socket_started(machine: Machine) -> None:
+    module = """
+        systemd.sockets.echo = { wantedBy = [ "sockets.target" ]; listenStreams = [ "8081" ]; };
+        systemd.services.echo = { script = "exec sleep %s"; };
+        systemd.timers.tick = { wantedBy = [ "timers.target" ]; timerConfig.OnUnitActiveSec = %s; };
+        systemd.services.tick.script = "true";
+    """
+    machine.at("25.05.2", SERVICES + module % (1000, 60))
+    machine.console("systemctl start echo.service")
+    done = machine.switch(machine.have("25.05.2", SERVICES + module % (2000, 90)), "test")
+    assert "stopping the following units: echo.service, echo.socket, tick.timer\n" in done.stderr
+    assert "starting the following units: echo.socket, tick.timer\n" in done.stderr
+    assert machine.is_active("echo.socket")
+    assert not machine.is_active("echo.service")
+
+
 def test_etc_follows_the_system_and_leaves_other_files_alone(machine: Machine) -> None:
     listing = "cd /etc && find . -path ./static -prune -o -printf '%p %y %l\\n' | sort"
     here, before = machine.running(), machine.console(listing).stdout

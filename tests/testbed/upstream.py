@@ -62,10 +62,10 @@ class Release:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def _bad(name: str, summary: str, *, broken: tuple[str, ...] = (), module: bool = True) -> Release:
-    hello = {"hello": f"2.12.3-{name}"}
+def _bad(name: str, summary: str, *, broken: tuple[str, ...] = (), module: bool = True, linux: str = BASE["linux"]) -> Release:
+    own = {"hello": f"2.12.3-{name}", "linux": linux}
     modules = (name,) if module else ()
-    return Release(name, "2026-11-18", summary, NEWEST_GOOD, f"25.05.3.{name}", hello, modules, broken)
+    return Release(name, "2026-11-18", summary, NEWEST_GOOD, f"25.05.3.{name}", own, modules, broken)
 
 
 RELEASES: tuple[Release, ...] = (
@@ -139,7 +139,7 @@ RELEASES: tuple[Release, ...] = (
     _bad("bad-activation", "an activation snippet fails: status 2"),
     _bad("bad-hang", "an activation snippet never ends"),
     _bad("bad-check", "a pre-switch check refuses switch, test and boot: status 1"),
-    _bad("bad-boot", "good when switched to; booted, it stops sshd and has a failed unit"),
+    _bad("bad-boot", "a new kernel; good until it is booted, then sshd stops and a unit fails", linux="6.12.33"),
     _bad("bad-eval", "evaluation error on every host (attribute missing)"),
     _bad("bad-assertion", "failed assertion, on hosts with services.postgresql only"),
     _bad("bad-build", "curl does not build: every host", broken=("curl",), module=False),

@@ -132,8 +132,8 @@ compare() {
 # modified FILE UNIT: what a changed unit needs; FILE is the template where UNIT is an instance.
 modified() {
   case $2 in
-    sysinit.target | basic.target | multi-user.target | graphical.target | *.path | *.slice | *.mount | *.automount) return ;;
-    *.socket | *.timer) add restart "$2"; return ;;
+    # A changed socket stays as it is on NixOS too: nixpkgs#74899.
+    *.target | *.slice | *.mount | *.automount | *.socket) return ;;
   esac
   if is_true "$(setting "$new_units" "$1" X-ReloadIfChanged)" && ! has restart "$2"; then
     add reload "$2"
@@ -147,15 +147,20 @@ modified() {
     stop_and_start "$1" "$2"
   fi
 }
-# A service behind a socket of ours is stopped with its socket, and the socket alone is started.
+# A service behind sockets of ours is stopped with them, and the sockets alone are started.
 stop_and_start() {
-  socket=${2%.service}.socket
-  if [ -e "$new_units/$socket" ] && has before "$socket"; then
+  behind=0
+  sockets=$(setting "$new_units" "$1" Sockets)
+  case $2 in *.service) ;; *) sockets= ;; esac
+  for socket in ${sockets:-"${2%.service}.socket"}; do
+    has before "$socket" || continue
     add stop "$socket"
-    add start "$socket"
-  else
-    add start "$2"
-  fi
+    if [ -e "$new_units/$socket" ]; then
+      add start "$socket"
+      behind=1
+    fi
+  done
+  [ "$behind" = 1 ] || add start "$2"
   drop reload "$2"
   add stop "$2"
 }
