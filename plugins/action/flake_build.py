@@ -46,7 +46,7 @@ class ActionModule(FlotillaAction):
         )
         self.phase = "build"
         builds = build_groups(self.builder(), list(zip(groups, commits, strict=True)), settings, self.progress)
-        for warning in [*builds.warnings, *_left_out(builds.groups.values())]:
+        for warning in [*builds.warnings, *([] if settings.dry else _left_out(builds.groups.values()))]:
             _display.warning(warning)
         result: dict[str, Any] = {"changed": builds.changed}
         result["groups"] = {name: _group_result(group) for name, group in builds.groups.items()}

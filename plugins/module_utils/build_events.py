@@ -10,12 +10,12 @@ import json
 import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 _PREFIX = "@nix "
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _DRV = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+\.drv")
-_COPY_PATH, _BUILDS, _BUILD = 100, 104, 105
+_COPY_PATH, _COPIES, _BUILDS, _BUILD = 100, 103, 104, 105
 _LOG_LINE, _PROGRESS = 101, 105
 _LOG_KEPT = 25
 
@@ -30,9 +30,10 @@ class BuildStarted:
 
 @dataclass(frozen=True, slots=True)
 class CountOpened:
-    """An activity begins whose Progress counts builds (others count what is fetched)."""
+    """An activity begins whose Progress counts these (others count bytes)."""
 
     activity: int
+    of: Literal["builds", "fetches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The number of derivations built, wanted, being built, and failed."""
+    """The numbers of those done, wanted, under way, and failed."""
 
     activity: int
     done: int
@@ -96,7 +97,9 @@ def _event(entry: dict[str, Any]) -> Event | None:
         case "start", kind, [str(what), *_] if kind == _COPY_PATH:
             return PathCopied(entry["id"], what)
         case "start", kind, _ if kind == _BUILDS:
-            return CountOpened(entry["id"])
+            return CountOpened(entry["id"], "builds")
+        case "start", kind, _ if kind == _COPIES:
+            return CountOpened(entry["id"], "fetches")
         case "result", kind, [str(text)] if kind == _LOG_LINE:
             return LogLine(entry["id"], _ANSI.sub("", text))
         case "result", kind, [int(done), int(expected), int(running), int(failed)] if kind == _PROGRESS:
@@ -123,9 +126,9 @@ class BuildLog:
 
     started: dict[str, deque[str]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    fetched: int = 0
     _running: dict[int, str] = field(default_factory=dict)
-    _counts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _fetching: dict[int, str] = field(default_factory=dict)
+    _counts: dict[int, tuple[str, int, int]] = field(default_factory=dict)
 
     def feed(self, line: str) -> Event | None:
         """Take a line in, and give back the event in it."""
@@ -134,29 +137,35 @@ class BuildLog:
             case BuildStarted(activity, drv):
                 self._running[activity] = drv
                 self.started.setdefault(drv, deque(maxlen=_LOG_KEPT))
-            case CountOpened(activity):
-                self._counts[activity] = (0, 0)
-            case PathCopied():
-                self.fetched += 1
+            case CountOpened(activity, of):
+                self._counts[activity] = (of, 0, 0)
+            case PathCopied(activity, path):
+                self._fetching[activity] = path
             case LogLine(activity, text) if activity in self._running:
                 self.started[self._running[activity]].append(text)
             case Stopped(activity):
                 self._running.pop(activity, None)
+                self._fetching.pop(activity, None)
             case Progress(activity, done, expected) if activity in self._counts:
-                self._counts[activity] = (done, expected)
+                self._counts[activity] = (self._counts[activity][0], done, expected)
             case ErrorMessage(text):
                 self.errors.append(text)
         return event
 
-    @property
-    def count(self) -> tuple[int, int]:
-        """Builds done, and builds that there are to do in all."""
-        return max(self._counts.values(), key=lambda pair: pair[1], default=(0, 0))
+    def count(self, of: Literal["builds", "fetches"]) -> tuple[int, int]:
+        """The number of those done, and of those that there are to do in all."""
+        counts = ((done, expected) for kind, done, expected in self._counts.values() if kind == of)
+        return max(counts, key=lambda pair: pair[1], default=(0, 0))
 
     @property
     def running(self) -> tuple[str, ...]:
         """The derivations being built now."""
         return tuple(self._running.values())
+
+    @property
+    def fetching(self) -> tuple[str, ...]:
+        """The store paths being fetched now."""
+        return tuple(self._fetching.values())
 
     def blamed(self) -> frozenset[str]:
         """The derivations that nix's errors name."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import nix
-from .build_events import BuildLog, BuildStarted, name_of
+from .build_events import BuildLog, name_of
 from .errors import CommandTimeout, FlotillaError
 from .nix_messages import explained
 from .runner import Runner, RunResult
 
-#: Seconds between progress lines, and until a build that goes on is named again.
+#: Seconds between progress lines at first and at most, and until a build that goes on is named again.
 _INTERVAL = 2.0
+_MOST = 20.0
 _STILL = 60.0
 
 
@@ -102,7 +103,7 @@ def _blame(runner: Runner, subject: str, drvs: Sequence[str], log: BuildLog) -> 
 
 def _unbuilt(runner: Runner, subject: str, drvs: Sequence[str]) -> list[str]:
     """Those of the derivations that have an output which is not there; the latest 50, as each costs a process."""
-    outputs = {drv: nix.outputs(runner, subject, drv) for drv in drvs[-50:]}
+    outputs = {drv: nix.outputs(runner, drv) for drv in drvs[-50:]}
     invalid = nix.invalid_paths(runner, subject, [path for paths in outputs.values() for path in paths])
     return [drv for drv, paths in outputs.items() if invalid.intersection(paths)]
 
@@ -120,7 +121,7 @@ def _failure(runner: Runner, culprits: Sequence[str], log: BuildLog) -> Failure:
 
 
 class Reporter:
-    """Says now and then what is being built: not more often than every two seconds, and of a long build every minute."""
+    """Says now and then what is being built or fetched: every two seconds at first, then less often; a long build every minute."""
 
     def __init__(
         self, subject: str, show: Callable[[str], None], log: BuildLog, clock: Callable[[], float] = time.monotonic
@@ -129,25 +130,27 @@ class Reporter:
         self._show = show
         self._log = log
         self._clock = clock
+        self._interval = _INTERVAL
         self._shown_at: float | None = None
         self._shown: frozenset[str] = frozenset()
 
     def line(self, line: str) -> None:
         """Take in a line of the log, and show one if it is time."""
-        event = self._log.feed(line)
-        if not self._log.running:
-            return
+        self._log.feed(line)
         now = self._clock()
+        active = frozenset(self._log.running or self._log.fetching)
+        if not active:
+            return
         waited = now - self._shown_at if self._shown_at is not None else _STILL
-        news = set(self._log.running) - self._shown
-        if (news and waited >= _INTERVAL) or waited >= _STILL or (isinstance(event, BuildStarted) and self._shown_at is None):
-            self._shown_at, self._shown = now, frozenset(self._log.running)
-            self._show(f"{self._subject}: building {self._names()}{self._count()}")
+        if waited >= _STILL or (waited >= self._interval and active - self._shown):
+            self._interval = min(self._interval * 1.2, _MOST)
+            self._shown_at, self._shown = now, active
+            self._show(f"{self._subject}: {self._text()}")
 
-    def _names(self) -> str:
-        names = [name_of(drv) for drv in self._log.running]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-    def _count(self) -> str:
-        done, expected = self._log.count
-        return f" ({done} of {expected} done)" if expected else ""
+    def _text(self) -> str:
+        log = self._log
+        verb, what, (done, expected) = (
+            ("building", log.running, log.count("builds")) if log.running else ("fetching", log.fetching, log.count("fetches"))
+        )
+        names = ", ".join(name_of(path) for path in what[:3]) + (f" and {len(what) - 3} more" if len(what) > 3 else "")
+        return f"{verb} {names}" + (f" ({done} of {expected} done)" if expected else "")

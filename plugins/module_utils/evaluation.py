@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import nix
-from .errors import BadInput, CommandFailed, CommandTimeout, FlotillaError
+from .errors import BadInput, CommandFailed, CommandTimeout, ConnectionLost, FlotillaError
 from .nix_messages import explained, parsed
 from .runner import Runner
 
@@ -146,7 +146,7 @@ def evaluate_values(
             continue
         try:
             values[name] = _one(runner, source, name, expression, timeout)
-        except CommandTimeout:
+        except (CommandTimeout, ConnectionLost):
             raise
         except FlotillaError as error:
             errors[name] = error
@@ -167,7 +167,7 @@ def _try_many(
         answer = nix.eval_json(
             runner, source.group, installable, apply=apply, reference_lock=source.reference_lock, timeout=timeout
         )
-    except CommandTimeout:
+    except (CommandTimeout, ConnectionLost):
         raise
     except FlotillaError:
         return {}

@@ -9,7 +9,7 @@ from typing import Literal
 
 from . import git, nix
 from .building import build_systems
-from .errors import BadInput, FlotillaError
+from .errors import BadInput, ConnectionLost, FlotillaError
 from .evaluation import evaluate
 from .flake_source import WorkTree, commit_to_use, flake_source, work_tree
 from .memory import hosts_per_evaluator
@@ -95,6 +95,8 @@ def build_groups(
             repo = git.open_repository(runner, group.repo, group.name)
             roots[group.name] = settings.keep or f"{repo.git_dir}/flotilla/roots"
             _evaluate_group(repo, built, commit, settings, chunk, progress)
+        except ConnectionLost:
+            raise
         except FlotillaError as error:
             built.error = str(error)
             for host in built.hosts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from . import git
-from .errors import BadInput, FlotillaError
+from .errors import BadInput, ConnectionLost, FlotillaError
 from .evaluation import FlakeSource, attribute_names, no_such_host
 from .flake_source import NotCommitted, WorkTree, commit_to_use, flake_source, inside, lock_text, require_flake, work_tree
 from .lockfile import Lock, Node, Pin, followed, parse_lock, pins, resolve, root_inputs
@@ -97,6 +97,8 @@ def inspect(
             _look_at_inputs(info, lock, now, max_age)
         if evaluate:
             _look_at_hosts(repo, info, timeout)
+    except ConnectionLost:
+        raise
     except FlotillaError as error:
         if all(problem.what != error.what for problem in info.problems):
             info.add(error)

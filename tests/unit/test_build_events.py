@@ -41,7 +41,7 @@ def test_recording_of_a_build_in_which_one_fails() -> None:
     assert list(log.started) == [BROKEN, SLOW, PI_1, PI_2]
     assert list(log.started[BROKEN]) == ["compiling", "foo.c:1: error: no"]
     assert list(log.started[SLOW]) == ["start slow", "half"]
-    assert log.count == (3, 3)
+    assert log.count("builds") == (3, 3)
     assert log.running == ()
     assert log.blamed() == {BROKEN, PI_3}
     assert log.error_about(BROKEN) == f"builder for '{BROKEN}' failed with exit code 3"
@@ -62,7 +62,7 @@ def test_recording_of_a_build_for_a_platform_that_the_builder_is_not() -> None:
             '@nix {"action":"start","id":7,"level":3,"fields":["/nix/store/x.drv","",1,1],"type":105}',
             BuildStarted(7, "/nix/store/x.drv"),
         ),
-        ('@nix {"action":"start","id":8,"level":0,"parent":0,"text":"","type":104}', CountOpened(8)),
+        ('@nix {"action":"start","id":8,"level":0,"parent":0,"text":"","type":104}', CountOpened(8, "builds")),
         (
             '@nix {"action":"start","id":9,"fields":["/nix/store/p","https://c","local"],"type":100}',
             PathCopied(9, "/nix/store/p"),
@@ -83,6 +83,13 @@ def test_recording_of_a_build_for_a_platform_that_the_builder_is_not() -> None:
 )
 def test_lines(line: str, event: Event | None) -> None:
     assert parse_line(line) == event
+
+
+def test_recording_of_a_build_in_which_all_is_fetched() -> None:
+    log = read("build-fetched.log")
+    assert log.started == {}
+    assert log.fetching == ()
+    assert log.count("fetches") == (2, 2)
 
 
 def test_a_log_line_of_an_unknown_build_is_left_out() -> None:

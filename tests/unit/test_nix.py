@@ -131,7 +131,7 @@ def test_command_lines() -> None:
     assert nix.invalid_paths(runner, "sbcs", [*paths, paths[0]]) == {"/nix/store/7"}
     assert nix.closure_sizes(runner, "sbcs", ["/nix/store/1", "/nix/store/2"]) == {"/nix/store/1": 296, "/nix/store/2": 7}
     assert nix.requisites(runner, "sbcs", "/d.drv") == {"/a", "/d.drv"}
-    assert nix.outputs(runner, "sbcs", "/d.drv") == ("/o",)
+    assert nix.outputs(runner, "/d.drv") == ("/o",)
     assert nix.build_log(runner, "/d.drv", 2) == ("2", "3")
     assert nix.build_log(runner, "/d.drv") == ()
     nix.build(runner, ["/a.drv", "/b.drv"])
@@ -314,8 +314,18 @@ def test_progress_is_told_now_and_then() -> None:
         "sbcs: building part-1, part-2 (3 of 9 done)",
         "sbcs: building part-1, part-2 (3 of 9 done)",
     ]
+    now[0] = 70.0
     for number in range(3, 6):
         reporter.line(start(number))
-    now[0] = 70.0
+    now[0] = 80.0
     reporter.line(tick)
     assert said[-1] == "sbcs: building part-1, part-2, part-3 and 2 more (3 of 9 done)"
+
+
+def test_fetching_is_told_too() -> None:
+    now, said = [0.0], list[str]()
+    reporter = building.Reporter("sbcs", said.append, BuildLog(), lambda: now[0])
+    for line in (DATA / "build-fetched.log").read_text().splitlines():
+        now[0] += 0.3
+        reporter.line(line)
+    assert said == ["sbcs: fetching dep-a (0 of 2 done)", "sbcs: fetching top-b (1 of 2 done)"]
