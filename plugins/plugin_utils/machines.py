@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.errors import BadInput
+from .runners import LocalRunner
+from .ssh_options import SshTarget
+from .sweep import Presence, SweepResult, sweep, sweep_targets
 
 
 def is_controller(host: str, task_vars: Mapping[str, Any]) -> bool:
@@ -44,3 +47,24 @@ def over(action: ActionBase, connection: Any) -> ActionBase:
     other = copy.copy(action)
     other._connection = connection
     return other
+
+
+def sweep_hosts(
+    action: ActionBase, hosts: Sequence[str], task_vars: Mapping[str, Any], timeout: float = 5.0, workers: int = 64
+) -> dict[str, SweepResult]:
+    """Who of these inventory hosts is there, and with which host key, by name in the order given; see sweep.
+
+    One whose connection is local is here; one that ssh does not reach with a key is unknown.
+    """
+    results: dict[str, SweepResult] = {}
+    targets: list[SshTarget] = []
+    for host in hosts:
+        if is_controller(host, task_vars):
+            results[host] = SweepResult(host, Presence.HERE)
+            continue
+        try:
+            targets.append(SshTarget.from_connection(connection_to(action, host, task_vars), host))
+        except BadInput as error:
+            results[host] = SweepResult(host, Presence.UNKNOWN, message=str(error))
+    results |= sweep(sweep_targets(targets, LocalRunner()), timeout, workers)
+    return {host: results[host] for host in hosts}

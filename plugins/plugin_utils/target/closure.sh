@@ -20,13 +20,22 @@ root() {
     if nix-store --check-validity "$1" 2>/dev/null; then echo "rooted yes"; else echo "rooted no"; fi
 }
 
-# A copy whose link was cut leaves a nix-daemon that waits for more, and holds the lock of the path that it was writing.
+left_over() {
+    grep -lsxzF "FLOTILLA_COPY=$1" /proc/[0-9]*/environ | sed 's|/proc/||; s|/environ||'
+}
+
+# A copy whose link was cut leaves a nix-daemon that waits for more, and holds the lock of the path that it was writing. Busy ones
+# do not listen to TERM; nix takes KILL as it takes a power cut.
 end_left_over() {
-    # shellcheck disable=SC2013 # the words are paths below /proc
-    for file in $(grep -lsxzF "FLOTILLA_COPY=$1" /proc/[0-9]*/environ); do
-        process=${file#/proc/}
-        process=${process%/environ}
-        [ "$process" = "$$" ] || kill "$process" 2>/dev/null || true
+    for signal in TERM KILL; do
+        tries=0
+        while [ -n "$(left_over "$1")" ] && [ "$tries" -lt 10 ]; do
+            for process in $(left_over "$1"); do
+                kill -s "$signal" "$process" 2>/dev/null || true
+            done
+            sleep 0.1
+            tries=$((tries + 1))
+        done
     done
 }
 
@@ -35,7 +44,8 @@ own_daemon() {
     folder=/run/flotilla/$unit
     trust=
     [ "$3" != yes ] || trust="extra-trusted-users = $2"
-    systemd-run --quiet --collect --unit="$unit" --property=RuntimeMaxSec="$4" --property=LimitNOFILE=65536 \
+    systemd-run --quiet --collect --unit="$unit" --property=LimitNOFILE=65536 \
+        --property=RuntimeMaxSec="$4" --property=TimeoutStopSec=5 \
         --property=RuntimeDirectory="flotilla/$unit" --property=RuntimeDirectoryMode=0700 \
         --setenv=NIX_DAEMON_SOCKET_PATH="$folder/socket" --setenv=NIX_CONFIG="$trust" --setenv=FLOTILLA_COPY="$1" \
         "$(command -v nix-daemon)"
