@@ -121,7 +121,7 @@ def _failure(runner: Runner, culprits: Sequence[str], log: BuildLog) -> Failure:
 
 
 class Reporter:
-    """Says now and then what is being built or fetched: every two seconds at first, then less often; a long build every minute."""
+    """Says now and then what is being built or fetched: every two seconds at first, then less often; a long one every minute."""
 
     def __init__(
         self, subject: str, show: Callable[[str], None], log: BuildLog, clock: Callable[[], float] = time.monotonic
