@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from . import git
 from .builder_files import held, scratch_dir
 from .errors import BadInput, CommandFailed
-from .flake_source import inside, require_flake
+from .flake_source import inside, own_lock, require_flake
 from .lock_message import pins_text, subject_line, whole_message
 from .lockfile import Change, Lock, difference, parse_lock, resolve, root_inputs
 from .locking import Locking, Wish
@@ -104,7 +104,8 @@ def make_candidate(
         new = parse_lock(text, group.name, f"{group.lock} that nix wrote")
         found = difference(old, new)
         first = old is None
-        anything = bool(found.touched) or first
+        # A flake without inputs needs no lock, unless it is to have one elsewhere.
+        anything = bool(found.touched) or (first and not own_lock(group))
         message = whole_message(group.name, found.changes, first=first)
         candidate = _commit(repo, group, base, text, message, scratch, run) if anything else None
     return Candidate(

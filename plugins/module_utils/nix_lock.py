@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from .errors import BadInput, CommandFailed
+from .errors import BadInput, CommandFailed, FlotillaError
 from .lockfile import Node
 from .nix import nix_argv
 from .nix_messages import explained, parsed
@@ -81,7 +81,7 @@ def _files(reference: str | None, output: str | None) -> list[str]:
 
 def _locked(result: RunResult, subject: str) -> None:
     if result.status != 0:
-        raise explained(result, subject, "locking the inputs failed", "Is every input's upstream reachable from the builder?")
+        raise _failure(result, subject)
     if stale := _STALE.search(result.stderr):
         line = next(line for line in result.stderr.splitlines() if stale.group().strip() in line)
         raise CommandFailed(
@@ -96,6 +96,24 @@ def _locked(result: RunResult, subject: str) -> None:
             f"an input cannot be locked, because it is a local tree with uncommitted changes: {parsed(result.stderr).text}",
             "Commit them, or name a revision.",
         )
+
+
+#: What nix and git say when it is the upstream's or the network's doing.
+_UPSTREAM = re.compile(r"unable to (download|connect|access)|resolve host|remote ref|revspec|HTTP error|^fatal: ", re.MULTILINE)
+_STORE = re.compile(r"^/nix/store/[^/]+/")
+
+
+def _failure(result: RunResult, subject: str) -> FlotillaError:
+    """Nix's own last words; git's where git failed below it, and the place where flake.nix is wrong."""
+    if git := re.search(r"^fatal: (.*)$", result.stderr, re.MULTILINE):
+        return CommandFailed(subject, f"locking the inputs failed: {git[1]}", _REACHABLE, result=result)
+    if _UPSTREAM.search(result.stderr):
+        return explained(result, subject, "locking the inputs failed", _REACHABLE)
+    place = next((f" at {_STORE.sub('', file)}:{line}" for file, line in parsed(result.stderr).positions), "")
+    return explained(result, subject, f"locking the inputs failed{place}")
+
+
+_REACHABLE = "Can the builder reach every input's upstream, and has it what flake.nix names?"
 
 
 #: Types of flake references that can be given at a revision, beside git.

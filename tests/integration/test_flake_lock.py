@@ -516,6 +516,15 @@ def test_a_first_lock_and_locks_beside_the_flake(tmp_path: Path) -> None:
     assert not (made.repo.path / "flake.lock").exists()
 
 
+def test_a_flake_without_inputs_needs_no_lock(tmp_path: Path) -> None:
+    made = fixture(tmp_path)
+    identify(made.repo)
+    made.repo.write("hosts/sbcs/flake.nix", "{ outputs = _: { }; }\n")
+    head = made.repo.commit()
+    nothing = update(group_of(made.repo))
+    assert (nothing.changed, nothing.candidate, nothing.commit) == (False, None, head)
+
+
 @pytest.mark.parametrize("name", ["sp ace", "q'uo\"te", "semi;colon", "$HOME", "uml\u00e4ut", "per%20cent", "#hash?query"])
 def test_repositories_with_odd_names(tmp_path: Path, name: str) -> None:
     made = fixture(tmp_path, name=name)
@@ -612,6 +621,13 @@ def test_repositories_that_are_none(fleet_repo: Fixture, tmp_path: Path, monkeyp
     fleet_repo.repo.git("config", "user.useConfigOnly", "true")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     with pytest.raises(BadInput, match=r"in whose name to commit.*user\.email"):
+        update(group_of(fleet_repo.repo))
+
+
+def test_a_flake_that_is_wrong_is_named_with_its_line(fleet_repo: Fixture) -> None:
+    fleet_repo.repo.write("hosts/sbcs/flake.nix", "{\n  outputs = _: {\n")
+    fleet_repo.repo.commit()
+    with pytest.raises(CommandFailed, match=r"^sbcs: locking the inputs failed at hosts/sbcs/flake\.nix:3: syntax error"):
         update(group_of(fleet_repo.repo))
 
 

@@ -72,6 +72,30 @@ def test_what_nix_takes_for_a_success_and_is_none(stderr: str, error: str) -> No
         nix_lock.update(FakeRunner(Step(argv, stderr=stderr)), "sbcs", FLAKE, [], reference=None, output="/tmp/new")
 
 
+@pytest.mark.parametrize(
+    ("stderr", "error"),
+    [
+        (
+            "fatal: couldn't find remote ref refs/heads/nosuch\nerror:\n  … while fetching\n\n  error: program 'git' failed",
+            "sbcs: locking the inputs failed: couldn't find remote ref refs/heads/nosuch. Can the builder reach",
+        ),
+        (
+            "error: unable to download 'https://api.github.com/x': Could not resolve host: api.github.com",
+            "sbcs: locking the inputs failed: unable to download 'https://api.github.com/x': Could not resolve host: api.github.com. Can",
+        ),
+        (
+            "error: syntax error, unexpected end of file\n  at /nix/store/0v-source/hosts/sbcs/flake.nix:3:1:\n     2| x\n",
+            "sbcs: locking the inputs failed at hosts/sbcs/flake.nix:3: syntax error, unexpected end of file.",
+        ),
+    ],
+)
+def test_failures_say_what_to_look_at(stderr: str, error: str) -> None:
+    argv = [*NIX, "flake", "update", "--flake", FLAKE, "--output-lock-file", "/tmp/new", *DIRTY]
+    with pytest.raises(CommandFailed) as caught:
+        nix_lock.update(FakeRunner(Step(argv, stderr=stderr, status=1)), "sbcs", FLAKE, [], reference=None, output="/tmp/new")
+    assert str(caught.value).startswith(error)
+
+
 def github(**more: str) -> Node:
     original = {"type": "github", "owner": "NixOS", "repo": "nixpkgs", **more}
     return Node({}, {**original, "rev": "f" * 40, "narHash": "h", "lastModified": 1}, original)
