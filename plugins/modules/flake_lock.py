@@ -72,17 +72,14 @@ options:
     default: false
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying anything.
     support: full
     details:
       - The inputs are locked and the commit is made, so that it can be built. But no ref names it, and git's garbage
         collection takes it.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
     support: full
     details: With O(state=updated), shows the pins of each group before and after.
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
     support: full
     details: As long as no upstream has moved. A candidate that would be the same again is kept.
 extends_documentation_fragment:
