@@ -55,8 +55,9 @@ def _retried(runner: Runner, address: str, check: Mapping[str, Any], until: floa
         problem = _once(runner, address, check, min(float(check["timeout"]), left))
         if problem is None:
             return None
-        if attempt < int(check["retries"]) and clock.now() + float(check["delay"]) < until:
-            clock.sleep(float(check["delay"]))
+        if attempt == int(check["retries"]) or clock.now() + float(check["delay"]) >= until:
+            break
+        clock.sleep(float(check["delay"]))
     return f"{_title(check, address)}: {problem}"
 
 

@@ -55,7 +55,13 @@ def one_line(text: str) -> str:
 def store_path(option: str, value: str) -> str:
     """The value if it is the path of a thing in the nix store; BadInput otherwise."""
     name = value.removeprefix("/nix/store/")
-    if name == value or not name or "/" in name or ".." in name or not all(c.isalnum() or c in "+-._?=" for c in name):
+    if (
+        name == value
+        or not name
+        or "/" in name
+        or ".." in name
+        or not all((c.isascii() and c.isalnum()) or c in "+-._?=" for c in name)
+    ):
         raise BadInput(
             f"{option} {value!r}", "this is not a path in the nix store", "Give a path such as /nix/store/…-nixos-system-…."
         )
