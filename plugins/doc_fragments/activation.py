@@ -15,6 +15,7 @@ requirements:
 notes:
   - The work is done by one POSIX shell script that is sent over Ansible's connection; what must outlive the connection runs on
     the host in transient systemd units whose names begin with C(flotilla-). Its state lies in C(/run/flotilla) there.
+  - The host must be reached with a key or an agent, because the proof that a new connection works needs one of its own.
   - A lost connection is a failure with C(unreachable=true) in the result, not Ansible's own unreachable, so that C(rescue) works.
   - Set C(-o ServerAliveInterval=15 -o ServerAliveCountMax=4) in C(ssh_args), so that a link that was cut is noticed early.
     Without it,

@@ -41,6 +41,9 @@ class SystemTarget:
 
     def verb(self, verb: str, *arguments: str, timeout: float = ANSWER) -> Facts:
         """Send the script on stdin and read its answer."""
+        if verb == "activate":
+            # A host that could not be probed would be activated in vain: refuse before, not after.
+            self._way()
         script = _SCRIPT.read_text(encoding="utf-8")
         carried = _CARRIER.format(script=script) if verb in _STAYING else ""
         result = self.runner.run(["sh", "-s", "--", verb, *arguments], stdin=carried + script, timeout=timeout)
@@ -60,11 +63,16 @@ class SystemTarget:
 
     def probe(self, system: str | None, timeout: float) -> str | None:
         """Log in over a fresh connection, and see the system there."""
-        if self._connection.transport != "ssh":
+        way = self._way()
+        if way is None:
             # Nothing was between us and the host that an activation could have cut.
             found = self.verb("info", timeout=timeout).one("running")
             return None if system in (None, found) else f"{self.name}: it runs {found}, not {system}."
-        return probe(SshTarget.from_connection(self._connection, self.name), system, timeout, LocalRunner()).message
+        return probe(way, system, timeout, LocalRunner()).message
+
+    def _way(self) -> SshTarget | None:
+        """The host for a connection of our own; None where it is not ssh that reaches it. BadInput for log-ins by password."""
+        return SshTarget.from_connection(self._connection, self.name) if self._connection.transport == "ssh" else None
 
 
 def _notice_dead_links(connection: ConnectionBase) -> None:
