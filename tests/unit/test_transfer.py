@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ssh for both ends of a copy, and which machine is the controller."""
+"""The ssh for both ends of a copy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
-from ansible_collections.flotilla.nixos.plugins.plugin_utils.machines import is_controller
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.ssh_options import SshTarget
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.transfer import ssh_wrapper
@@ -48,25 +46,3 @@ def test_each_end_has_its_own_options(wrapped: Path, asked: Sequence[str], end: 
 def test_no_other_machine_goes_through_it(wrapped: Path) -> None:
     result = LocalRunner().run([f"{wrapped}/wrapper/ssh", "elsewhere", "true"], env={"PATH": f"{wrapped}/wrapper:/usr/bin:/bin"})
     assert (result.status, result.stderr) == (255, "ssh: this is for the two ends of a copy\n")
-
-
-@pytest.mark.parametrize(
-    ("host", "hostvars", "expected"),
-    [
-        ("localhost", {}, True),
-        ("localhost", {"localhost": {}}, True),
-        ("localhost", {"localhost": {"ansible_connection": "ssh"}}, False),
-        ("build1", {"build1": {}}, False),
-        ("build1", {"build1": {"ansible_connection": "local"}}, True),
-        ("build1", {"build1": {"ansible_connection": "ansible.builtin.local"}}, True),
-    ],
-)
-def test_who_is_the_controller(host: str, hostvars: dict[str, dict[str, str]], expected: bool) -> None:
-    assert is_controller(host, {"hostvars": hostvars}) is expected
-
-
-def test_a_builder_that_is_not_in_the_inventory_is_named() -> None:
-    with pytest.raises(
-        BadInput, match=r"^nobody: there is no such host in the inventory\. Name an inventory host, or localhost\.$"
-    ):
-        is_controller("nobody", {"hostvars": {}})
