@@ -4,12 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
+
+from ansible.constants import config
 
 from ..module_utils.conclusion import Landing, conclude_report
 from ..module_utils.gate import Plan
 from ..module_utils.report import outcome_lines
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.values import plain
+
+#: Shows the same after the recap, and how long each host took.
+_CALLBACK = "flotilla.nixos.rollout"
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict", "required": True},
@@ -30,10 +37,12 @@ class ActionModule(FlotillaAction):
         plan = Plan.from_dict(options["plan"])
         landing = Landing(options["accepted"], options["discarded"], options["rolled_back"], check=self.check_mode)
         report = conclude_report(plan, options["verdict"], landing)
-        lines = outcome_lines(plan, report.outcomes, report.results, report.landed)
-        for line in lines:
-            self.progress(line)
+        lines = outcome_lines(plan, report)
+        if _CALLBACK not in config.get_config_value("CALLBACKS_ENABLED"):
+            for line in lines:
+                self.progress(line)
         return {
+            "conclusion": plain(asdict(report)),
             "hosts": {name: {"outcome": str(o.outcome), "reason": o.reason} for name, o in report.outcomes.items()},
             "groups": {result.group: report.landed.get(result.group, "") for result in report.results},
             "bad": report.bad,

@@ -30,12 +30,16 @@ class Conclusion:
     landed: dict[str, str]
     bad: dict[str, str]
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Conclusion:
+        """The conclusion that dataclasses.asdict gave."""
+        outcomes = {name: _outcome(name, given) for name, given in value["outcomes"].items()}
+        return cls(outcomes, [GroupResult(**given) for given in value["results"]], value["landed"], value["bad"])
+
 
 def conclude_report(plan: Plan, verdict: Mapping[str, Any], landing: Landing) -> Conclusion:
     """Put together what the gate said at the end and what was then done."""
-    outcomes = {
-        name: HostOutcome(name, Outcome(value["outcome"]), value["reason"]) for name, value in verdict["outcomes"].items()
-    }
+    outcomes = {name: _outcome(name, value) for name, value in verdict["outcomes"].items()}
     outcomes |= _rolled_back(landing.rolled_back)
     results = [GroupResult(**value) for value in verdict["results"]]
     landed, problems = _landed(plan, results, landing)
@@ -48,6 +52,10 @@ def conclude_report(plan: Plan, verdict: Mapping[str, Any], landing: Landing) ->
         # A recap knows only hosts, so the group's first one carries the group's failure.
         bad.setdefault(plan.members(group)[0], problem)
     return Conclusion(outcomes, results, landed, bad)
+
+
+def _outcome(name: str, value: Mapping[str, Any]) -> HostOutcome:
+    return HostOutcome(name, Outcome(value["outcome"]), str(value["reason"]))
 
 
 def _rolled_back(results: Sequence[Mapping[str, Any]]) -> dict[str, HostOutcome]:
@@ -83,7 +91,7 @@ def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tup
             run = "runs" if len(result.mixed) == 1 else "run"
             landed[result.group] = (
                 f"not landed. {', '.join(result.mixed)} {run} the candidate {group.candidate[:12]}, kept as {ref}. "
-                f"Bring them back with: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
+                f"To go back: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
             )
         elif result.discard:
             problem = _problem(landing.discarded, result.group) if not landing.check else ""

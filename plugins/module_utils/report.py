@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from .gate import GroupResult, Plan, PlannedGroup
+from .conclusion import Conclusion
+from .gate import Plan, PlannedGroup, PlannedHost
 from .outcome import HostOutcome, Outcome
 
 
@@ -70,29 +71,29 @@ def _pin(pin: Mapping[str, Any] | None) -> str:
     return f"{day} ({rev})" if day and rev else day or rev or "?"
 
 
-def outcome_lines(
-    plan: Plan, outcomes: Mapping[str, HostOutcome], results: Sequence[GroupResult], landed: Mapping[str, str]
-) -> list[str]:
-    """The truth, host by host and group by group. `landed`: what was done with each group's candidate, in words."""
-    rows = [
-        (
-            host.name,
-            host.group,
-            _words(outcomes[host.name].outcome),
-            _systems(host.previous, host.system, outcomes[host.name].outcome),
-        )
-        for host in plan.hosts.values()
-    ]
-    lines = ["", "Rollout result", *(f"  {line}" for line in table(("host", "group", "outcome", "system"), rows))]
-    lines += _reason_lines(outcomes.values())
-    for result in results:
+def outcome_lines(plan: Plan, end: Conclusion, seconds: Mapping[str, float] | None = None) -> list[str]:
+    """The truth, host by host and group by group. seconds: how long each host took, if that is known."""
+    header = ["host", "group", "outcome", "system"]
+    rows = [_outcome_row(host, end.outcomes[host.name]) for host in plan.hosts.values()]
+    if seconds:
+        header.append("seconds")
+        rows = [[*row, f"{seconds[row[0]]:.1f}" if row[0] in seconds else "-"] for row in rows]
+    lines = ["", "Rollout result", *(f"  {line}" for line in table(header, rows))]
+    lines += _reason_lines(end.outcomes.values())
+    for result in end.results:
         if result.halted:
             lines.append(f"  {result.group}: halted: {_indented(result.reason)}")
-        if result.group in landed:
-            lines.append(f"  {result.group}: {landed[result.group]}")
-    if all(o.outcome is Outcome.UNCHANGED for o in outcomes.values()):
+        if result.group in end.landed:
+            lines.append(f"  {result.group}: {end.landed[result.group]}")
+    if all(outcome.outcome is Outcome.UNCHANGED for outcome in end.outcomes.values()):
         lines.append("  Nothing to do: every host runs what it should.")
+    if not end.results:
+        lines.append("  The run was broken off: candidates were neither landed nor dropped. Run it again to go on.")
     return [*lines, ""]
+
+
+def _outcome_row(host: PlannedHost, outcome: HostOutcome) -> list[str]:
+    return [host.name, host.group, _words(outcome.outcome), _systems(host.previous, host.system, outcome.outcome)]
 
 
 def _reason_lines(outcomes: Iterable[HostOutcome]) -> list[str]:

@@ -80,6 +80,10 @@ bad:
   description: The hosts for which the run has failed, with the reason. Deferred hosts are not among them.
   returned: success
   type: dict
+conclusion:
+  description: The same, for the callback P(flotilla.nixos.rollout#callback), which shows it after the recap if it is enabled.
+  returned: success
+  type: dict
 lines:
   description: The report as it was shown.
   returned: success

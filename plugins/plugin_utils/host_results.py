@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.gate import Plan
+from ..module_utils.gate import Plan, final_outcomes
 from ..module_utils.outcome import HostOutcome, Outcome, StageResults, outcome_of
 from .values import plain
 
@@ -38,3 +38,14 @@ def known_outcomes(plan: Plan, hostvars: Mapping[str, Mapping[str, Any]], *, che
         if outcome:
             found[name] = outcome
     return found
+
+
+def broken_off(plan: Plan, results: Mapping[str, Mapping[str, Any]], held: Mapping[str, str]) -> dict[str, HostOutcome]:
+    """The outcomes when Ansible broke the run off, from the results of each host's stages."""
+    known = {host: HostOutcome(host, Outcome.HELD, reason) for host, reason in held.items()}
+    for host in plan.hosts:
+        if host in known:
+            continue
+        outcome = outcome_of(host, StageResults(**results[host])) if host in results else None
+        known[host] = outcome or HostOutcome(host, Outcome.HELD, "the run was broken off before its turn")
+    return final_outcomes(plan, known)

@@ -84,6 +84,7 @@ class Fleet:
 
     path: Path
     venv: str
+    callback: bool = False
 
     def run(self, *arguments: str, scenario: dict[str, Any] | None = None, playbook: str = "flotilla.nixos.rollout") -> Run:
         """Run the playbook with these arguments, over a scenario for the stand-ins."""
@@ -100,6 +101,7 @@ class Fleet:
             "ANSIBLE_HOME": str(self.path / "home"),
             "ANSIBLE_ACTION_PLUGINS": str(self.path / "action_plugins"),
             "ANSIBLE_FORKS": "4",
+            **({"ANSIBLE_CALLBACKS_ENABLED": "flotilla.nixos.rollout"} if self.callback else {}),
             "FLOTILLA_FAKE": str(state),
         }
         argv = [str(ROOT / self.venv / "bin/ansible-playbook"), "-i", str(self.path / "inventory"), playbook, *arguments]
@@ -246,6 +248,7 @@ def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
 
 def test_failed_and_unreachable_in_the_same_task(fleet: Fleet) -> None:
     """Where Ansible's own gates leak. The dropped host is the first one, on which Ansible hangs the run_once tasks."""
+    fleet.callback = True
     scenario = {"system_activate": {"pi-1": GONE, "pi-2": rolled_back("pi-2")}}
     run = fleet.run("-l", "sbcs", "-e", "{flotilla_update: true, flotilla_serial: [2, 1]}", scenario=scenario)
     assert run.status != 0
@@ -253,6 +256,9 @@ def test_failed_and_unreachable_in_the_same_task(fleet: Fleet) -> None:
     assert [run.outcome(h) for h in ("pi-1", "pi-2", "pi-3", "pi-4")] == ["failed", "rolled back", "held", "held"]
     assert "pi-1 failed: it was lost during the rollout" in run.output
     assert run.states()[1:] == [("discarded", ["sbcs"])]
+    assert "batch 1 of 3 (0 of 4 hosts done): pi-1, pi-2" in run.output
+    assert run.output.count("Rollout result") == 1
+    assert run.output.index("PLAY RECAP") < run.output.index("Rollout result")
 
 
 def test_a_whole_batch_that_fails_does_not_end_the_rollout(fleet: Fleet) -> None:
@@ -267,10 +273,13 @@ def test_a_whole_batch_that_fails_does_not_end_the_rollout(fleet: Fleet) -> None
 
 def test_a_whole_batch_that_ansible_drops_ends_the_run_and_lands_nothing(fleet: Fleet) -> None:
     """Only tasks that are not ours can do this. The last play cannot run; the callback still tells."""
+    fleet.callback = True
     run = fleet.run("-l", "sbcs", "-e", "flotilla_update=true", scenario={"system_activate": {"pi-1": GONE}})
     assert run.status == 4
     assert run.called("closure_copy") == ["pi-1"]
     assert run.states() == [("updated", ["sbcs"])]
+    assert [run.outcome(host) for host in ("pi-1", "pi-2")] == ["failed", "held"]
+    assert "The run was broken off: candidates were neither landed nor dropped." in run.output
 
 
 def test_hosts_that_are_not_there_are_no_failure(fleet: Fleet) -> None:
