@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ansible.utils.display import Display
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
-from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
+from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError, masked
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
@@ -53,7 +53,10 @@ class ActionModule(FlotillaAction):
         run = Run(_owner())
 
         def make(group: UpdateGroup) -> Candidate:
-            return make_candidate(runner, group, run, wish, allow_dirty=options["allow_dirty"])
+            return make_candidate(runner, group, run, wish, allow_dirty=options["allow_dirty"], on_line=retries(group))
+
+        def retries(group: UpdateGroup) -> Callable[[str], None]:
+            return lambda line: self.progress(f"{group.name}: {masked(line.strip())}") if "retrying" in line else None
 
         made, errors = _each(groups, make)
         if errors and not options["continue_on_error"]:

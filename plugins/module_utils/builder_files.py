@@ -51,7 +51,7 @@ until ln -s -- "$owner" "$link" 2>/dev/null; do
     set -- $held
     if ! alive "$1" "$2" || [ "$((now - $3))" -gt "$stale" ]; then
       # Of all who see it stale, one gets to move it away.
-      mv -T -- "$link" "$link.$$" 2>/dev/null && rm -f -- "$link.$$"
+      mv -- "$link" "$link.$$" 2>/dev/null && rm -f -- "$link.$$"
       continue
     fi
   fi

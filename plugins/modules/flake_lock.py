@@ -32,7 +32,8 @@ options:
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
         revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is
         refused while the lock has uncommitted changes there. Without a candidate nothing is done.
-      - With V(accepted) and V(discarded), a O(groups[].commit) says which candidate. Without it, the one that was made last.
+      - With V(accepted) and V(discarded), a O(groups[].commit) says which candidate. Without it, the one that was made last. With
+        V(updated) it means nothing.
       - V(discarded) drops the candidate. Without a candidate nothing is done.
     type: str
     choices: [updated, accepted, discarded]
