@@ -256,6 +256,8 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
     if facts.one("outcome") == "unchanged":
         pending = facts.all("pending_wanted")
         return Report(Outcome.UNCHANGED, request.system, previous=facts.one("previous"), pending=pending)
+    # Another one than ours if the target was waiting for this owner's confirmation of this system already.
+    guard = facts.one("id") or guard
     until = begun + request.activation_timeout
     settled = _follow(target, guard, facts, until + request.confirm_timeout if request.goal is Goal.BOOT else until, clock)
     return _Attempt(target, request, guard, facts, begun, clock).conclude(settled)

@@ -201,6 +201,15 @@ def test_one_task_does_it_all(bench: Bench) -> None:
     assert bench.activate(new, confirm=True)["changed"] is False
 
 
+def test_who_was_cut_off_takes_up_what_waits(bench: Bench) -> None:
+    old, new = bench.running(), bench.have("25.05.2")
+    first = bench.activate(new, confirm_timeout=20)
+    again = bench.activate(new, confirm_timeout=60)
+    assert (again["outcome"], again["guard"], again["previous"]) == ("activated", first["guard"], old)
+    assert again["confirm_within"] > 20
+    assert bench.confirm(new)["outcome"] == "confirmed"
+
+
 def test_the_goal_test_keeps_nothing(bench: Bench) -> None:
     old, new = bench.running(), bench.have("25.05.2")
     assert bench.activate(new, goal="test")["outcome"] == "activated"

@@ -499,8 +499,11 @@ verb_activate() {
     need_root
     need_nixos
     say previous "$(real /run/current-system)"
-    failed_units | say_lines baseline
     if held; then
+        if resumable "$owner/$goal/$new"; then
+            resume "$confirmation" "$wait"
+            return 0
+        fi
         report_holder
         refuse held "$(get owner)"
     fi
@@ -530,6 +533,18 @@ verb_activate() {
         start_unit activate _test --setenv=NIXOS_INSTALL_BOOTLOADER=0 || give_up start_failed
     fi
     verb_poll "$ID" "$wait"
+}
+
+# The same owner asks again for what waits on the host: a rollout that was cut off is run again.
+resumable() {
+    [ "$(get owner)/$(get goal)/$(get new)" = "$1" ] && [ "$(get kind)" = activate ] && ! [ -L "$TX/claim" ] && unit_active guard
+}
+
+resume() {
+    say previous "$(get old)"
+    later=$(($(now) + $1))
+    if [ "$later" -gt "$(get deadline)" ]; then put deadline "$later"; fi
+    verb_poll "$ID" "$2"
 }
 
 # Before anything was activated: let go of the host, and say why.
