@@ -20,7 +20,7 @@ class ActionModule(FlotillaAction):
         "builder": {"type": "str", "default": "localhost"},
         "via": {"type": "str", "choices": ["controller", "builder"], "default": "controller"},
         "check_signatures": {"type": "bool", "default": False},
-        "signing_key": {"type": "path", "no_log": False},
+        "signing_key": {"type": "str", "no_log": False},
         "substitute": {"type": "bool", "default": False},
         "keep_free": {"type": "int", "default": 32 * 1024 * 1024},
         "timeout": {"type": "int", "default": 3600},

@@ -21,20 +21,14 @@ _OVERHEAD = 0.05
 _PROGRESS = 10.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[A-Za-z0-9+._?=-]+")
-#: Prints the closure of $1, one path a line, and after an empty line the NAR bytes of each, in the same order.
-_CLOSURE = """
-paths=$(nix-store --query --requisites "$1")
-printf '%s\\n\\n' "$paths"
-printf '%s\\n' "$paths" | xargs nix-store --query --size
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """A system and all store paths that it needs, itself included, with the NAR bytes of each."""
+    """A system and all store paths that it needs, itself included."""
 
     system: str
-    sizes: Mapping[str, int]
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +89,15 @@ def checked_system(host: str, path: str) -> str:
 
 def closure_of(builder: Runner, host: str, system: str) -> Closure:
     """The system's closure as the builder has it."""
-    result = builder.run(["sh", "-euc", _CLOSURE, "closure", system], timeout=300)
+    result = builder.run(["nix-store", "--query", "--requisites", system], timeout=300)
     what = f"{builder.name} cannot say what {system} needs"
-    text = checked(result, host, what, "Build it there first (flake_build).").stdout
-    paths, _gap, sizes = text.partition("\n\n")
-    return Closure(system, dict(zip(paths.split(), map(int, sizes.split()), strict=True)))
+    return Closure(system, tuple(checked(result, host, what, "Build it there first (flake_build).").stdout.split()))
+
+
+def size_of(builder: Runner, host: str, paths: Sequence[str]) -> int:
+    """NAR bytes of all these paths, about what they take on a disk."""
+    result = builder.run(["xargs", "nix-store", "--query", "--size"], stdin="".join(f"{p}\n" for p in paths), timeout=300)
+    return sum(map(int, checked(result, host, f"{builder.name} cannot say how large the closure is").stdout.split()))
 
 
 def sign(builder: Runner, host: str, system: str, key: str) -> None:
@@ -118,7 +116,7 @@ def survey(target: Runner, script: str, request: Request) -> Survey:
     closure = request.closure
     trusted = "yes" if request.trusted else "no"
     arguments = ["survey", closure.system, request.root, request.mark, request.user, trusted, f"{request.limit:.0f}"]
-    result = _ask(target, script, arguments, "".join(f"{p}\n" for p in closure.sizes))
+    result = _ask(target, script, arguments, "".join(f"{p}\n" for p in closure.paths))
     said = _answers(checked(result, target.name, "asking for its store's paths failed").stdout)
     if said.get("uid") != ["0"]:
         raise BadInput(
@@ -127,7 +125,8 @@ def survey(target: Runner, script: str, request: Request) -> Survey:
             "Set ansible_become to true, or ansible_user to root.",
         )
     _check_nix(target.name, said.get("nix", [""])[0])
-    missing = tuple(path for path in said.get("missing", ()) if path in closure.sizes)
+    known = frozenset(closure.paths)
+    missing = tuple(path for path in said.get("missing", ()) if path in known)
     return Survey(missing, int(said["free"][0]), said.get("rooted") == ["yes"], said.get("unit", [""])[0])
 
 

@@ -69,7 +69,7 @@ options:
     default: false
   signing_key:
     description: The path of a secret key on the builder, with which the system is signed before it is sent.
-    type: path
+    type: str
   substitute:
     description: Whether the host fetches from its own substituters what these have, and only the rest is sent.
     type: bool

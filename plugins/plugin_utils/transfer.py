@@ -60,16 +60,17 @@ class Transfer:
         """Survey, check the room, copy, root. Nothing missing: the survey alone, which has made the root."""
         whole = closure.closure_of(self.builder, self.host, self.system)
         found = self._survey(whole)
-        size = sum(whole.sizes[path] for path in found.missing)
-        facts = {"system": self.system, "paths": len(found.missing), "bytes": size, "free": found.free, "seconds": 0.0}
+        facts = {"system": self.system, "paths": len(found.missing), "bytes": 0, "free": found.free, "seconds": 0.0}
         facts |= {"changed": bool(found.missing), "rooted": found.rooted, "retried": False}
         if not found.missing:
             return facts
         try:
+            facts["bytes"] = size = closure.size_of(self.builder, self.host, found.missing)
             closure.require_room(self.host, size, found.free, self.options["keep_free"])
             if self.action.check_mode:
                 return facts | {"missing": list(found.missing)}
             if key := self.options["signing_key"]:
+                key = os.path.expanduser(key) if self.builder is self.controller else key
                 closure.sign(self.builder, self.host, self.system, key)
             result, retried = self._copy(whole, size)
         except ConnectionLost:
@@ -134,7 +135,10 @@ class Transfer:
             self.action.progress(f"{stall} Trying once more, over a new connection.")
         self._reconnect()
         left = self._survey(whole).missing
-        return self._attempt(sum(whole.sizes[path] for path in left), fresh=True), True
+        if not left:
+            # The last byte had arrived, and only the answer had not.
+            return RunResult((), 0, "", "", 0.0), True
+        return self._attempt(closure.size_of(self.builder, self.host, left), fresh=True), True
 
     def _reconnect(self) -> None:
         """Drop the shared connection, over which Ansible would wait too, and see whether a new one comes about."""

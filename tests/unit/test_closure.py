@@ -14,7 +14,7 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadIn
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import RunResult
 
 TOP, LIB, DATA = (f"/nix/store/{c * 32}-{name}" for c, name in (("a", "nixos-system-web1"), ("b", "lib"), ("c", "data+x_1.0")))
-CLOSURE = closure.Closure(TOP, {LIB: 1000, DATA: 200, TOP: 30})
+CLOSURE = closure.Closure(TOP, (LIB, DATA, TOP))
 REQUEST = closure.Request(CLOSURE, root="system", mark="ctl_web1", user="", trusted=True, limit=60)
 
 
@@ -55,13 +55,16 @@ def test_only_store_paths_are_systems(path: str) -> None:
         closure.checked_system("web1", path)
 
 
-def test_the_builder_names_paths_and_sizes_in_one_command() -> None:
-    builder = Scripted(f"{LIB}\n{DATA}\n{TOP}\n\n1000\n200\n30\n", name="build1")
+def test_the_builder_names_the_paths_and_then_the_size_of_those_that_are_missing() -> None:
+    builder = Scripted(f"{LIB}\n{DATA}\n{TOP}\n", name="build1")
     assert closure.closure_of(builder, "web1", TOP) == CLOSURE
-    ((argv, _stdin, _env),) = builder.calls
-    assert (argv[:2], argv[3:]) == (["sh", "-euc"], ["closure", TOP])
+    assert builder.calls == [(["nix-store", "--query", "--requisites", TOP], None, {})]
     with pytest.raises(CommandFailed, match=r"^web1: build1 cannot say what .* needs: error: path is not valid\. Build it there"):
         closure.closure_of(Scripted(stderr="error: path is not valid", status=1, name="build1"), "web1", TOP)
+
+    builder = Scripted("1000\n30\n", name="build1")
+    assert closure.size_of(builder, "web1", [LIB, TOP]) == 1030
+    assert builder.calls == [(["xargs", "nix-store", "--query", "--size"], f"{LIB}\n{TOP}\n", {})]
 
 
 @pytest.mark.parametrize(
