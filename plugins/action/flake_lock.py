@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from ansible.utils.display import Display
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError, masked
+from ansible_collections.flotilla.nixos.plugins.module_utils.git import require_git
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
@@ -42,10 +43,12 @@ class ActionModule(FlotillaAction):
         """Do it for each group, and say what came of each."""
         groups = groups_from_options(options["groups"])
         self.phase = "lock"
+        runner = self.builder()
+        require_git(runner)
         if options["state"] == "updated":
-            return self._update(self.builder(), groups, options)
+            return self._update(runner, groups, options)
         commits = {given["name"]: given["commit"] for given in options["groups"]}
-        return self._land(self.builder(), groups, commits, options)
+        return self._land(runner, groups, commits, options)
 
     def _update(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
         wish = _wish(options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .errors import BadInput, CommandFailed
 from .runner import QUICK, Runner, RunResult, checked
 
+MINIMUM = (2, 38)
 #: Seconds for a push.
 _NETWORK = 300.0
 _ENV = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
@@ -58,6 +59,20 @@ def git(
 
 def _out(result: RunResult, repo: Repository, what: str) -> str:
     return checked(result, repo.subject, what).stdout.rstrip("\n")
+
+
+def require_git(runner: Runner) -> None:
+    """BadInput with the fix if there is no git that is new enough: `merge-tree --write-tree` came with 2.38."""
+    result = runner.run(["git", "--version"])
+    found = re.search(r"(\d+)\.(\d+)", result.stdout)
+    if result.status != 0 or not found:
+        raise BadInput(runner.name, "there is no git on the PATH that commands get there", "Install git 2.38 or newer.")
+    if (int(found[1]), int(found[2])) < MINIMUM:
+        raise BadInput(
+            runner.name,
+            f"its git is too old: it says {result.stdout.strip()!r}, and {'.'.join(map(str, MINIMUM))} is the oldest that works",
+            "Install a newer git, or name another builder in flotilla_builder.",
+        )
 
 
 def open_repository(runner: Runner, path: str, subject: str) -> Repository:

@@ -23,6 +23,26 @@ def finish(repo: git.Repository) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stdout", "status", "error"),
+    [
+        ("git version 2.39.5\n", 0, ""),
+        ("git version 2.47.1.windows.1\n", 0, ""),
+        ("git version 3.0.0\n", 0, ""),
+        ("git version 2.34.1\n", 0, "builder: its git is too old: it says 'git version 2.34.1', and 2.38 is the oldest"),
+        ("", 127, "builder: there is no git"),
+    ],
+)
+def test_the_version(stdout: str, status: int, error: str) -> None:
+    runner = FakeRunner(Step(["git", "--version"], stdout, status=status))
+    if not error:
+        git.require_git(runner)
+        return
+    with pytest.raises(BadInput) as caught:
+        git.require_git(runner)
+    assert str(caught.value).startswith(error)
+
+
+@pytest.mark.parametrize(
     ("steps", "repo"),
     [
         (
