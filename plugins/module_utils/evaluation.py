@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import nix
@@ -15,6 +16,8 @@ from .nix_messages import explained, parsed
 from .runner import Runner
 
 CONFIGURATIONS = "nixosConfigurations"
+#: Up to so many hosts are evaluated one by one at once when an evaluator has ended on them.
+_FEW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +131,41 @@ def evaluate_values(
 ) -> tuple[dict[str, Mapping[str, object]], dict[str, FlotillaError]]:
     """The value of an expression over a configuration `c`, an attribute set, for each of the hosts; and the errors.
 
-    One evaluator takes `chunk` hosts at a time. Those of which it gives nothing are evaluated one by one, for their messages.
+    One evaluator takes `chunk` hosts at a time. Of those of which it gives nothing each gets one of its own, for its message;
+    where a host has ended the evaluator of many, smaller ones find it first.
     """
     wanted = list(dict.fromkeys(attributes))
     values: dict[str, Mapping[str, object]] = {}
-    for start in range(0, len(wanted), max(1, chunk)):
-        some = wanted[start : start + max(1, chunk)]
+    for start, some in _chunks(wanted, chunk):
         if len(some) < len(wanted):
             progress(f"{source.group}: evaluating hosts {start + 1} to {start + len(some)} of {len(wanted)}")
-        values |= _try_many(runner, source, some, expression, timeout)
-    errors: dict[str, FlotillaError] = {}
+        found = _try_many(runner, source, some, expression, timeout)
+        if found is None and len(some) > _FEW:
+            # Raises if it is the flake itself that does not evaluate.
+            attribute_names(runner, source, timeout=timeout)
+            for _start, part in _chunks(some, math.isqrt(len(some))):
+                values |= _try_many(runner, source, part, expression, timeout) or {}
+        values |= found or {}
     left = [name for name in wanted if name not in values]
-    names = attribute_names(runner, source, timeout=timeout) if left else ()
-    for name in left:
-        if name not in names:
-            errors[name] = no_such_host(source, name, names)
+    alone, errors = _one_by_one(runner, source, left, expression, timeout) if left else ({}, {})
+    return values | alone, errors
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterator[tuple[int, Sequence[str]]]:
+    step = max(1, size)
+    for start in range(0, len(items), step):
+        yield start, items[start : start + step]
+
+
+def _one_by_one(
+    runner: Runner, source: FlakeSource, names: Sequence[str], expression: str, timeout: float
+) -> tuple[dict[str, Mapping[str, object]], dict[str, FlotillaError]]:
+    there = attribute_names(runner, source, timeout=timeout)
+    values: dict[str, Mapping[str, object]] = {}
+    errors: dict[str, FlotillaError] = {}
+    for name in names:
+        if name not in there:
+            errors[name] = no_such_host(source, name, there)
             continue
         try:
             values[name] = _one(runner, source, name, expression, timeout)
@@ -159,8 +182,8 @@ def _host_system(value: Mapping[str, object]) -> HostSystem:
 
 def _try_many(
     runner: Runner, source: FlakeSource, names: Sequence[str], expression: str, timeout: float
-) -> dict[str, Mapping[str, object]]:
-    """The values of those that evaluate, from one evaluator; none if that ended (an error, or memory)."""
+) -> dict[str, Mapping[str, object]] | None:
+    """The values of those that evaluate, from one evaluator; None if that ended (an error, or memory)."""
     apply = _MANY.format(expression=expression.strip(), names=" ".join(map(nix.nix_string, names)))
     installable = f"{source.ref}#{CONFIGURATIONS}"
     try:
@@ -170,7 +193,7 @@ def _try_many(
     except (CommandTimeout, ConnectionLost):
         raise
     except FlotillaError:
-        return {}
+        return None
     if not isinstance(answer, dict):
         raise AssertionError
     return {name: tried["value"] for name, tried in answer.items() if tried["success"]}

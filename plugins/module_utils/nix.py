@@ -168,9 +168,15 @@ def outputs(runner: Runner, drv: str) -> tuple[str, ...]:
     return tuple(result.stdout.split()) if result.status == 0 else ()
 
 
-#: Reads lines `PATH LINK`. One nix-store for all would number the links.
+#: Reads lines `PATH LINK`. One nix-store for all would number the links, and one for each takes time: not where all is well.
 _ADD_ROOTS = """
+known=$(find "${NIX_STATE_DIR:-/nix/var/nix}/gcroots/auto" -type l -exec readlink {} + 2>/dev/null) || known=
 while read -r path link; do
+  case "
+$known
+" in *"
+$link
+"*) [ "$(readlink "$link")" = "$path" ] && continue ;; esac
   mkdir -p -- "${link%/*}"
   nix-store --realise "$path" --add-root "$link" >/dev/null
 done

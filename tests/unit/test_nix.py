@@ -186,6 +186,26 @@ def test_hosts_are_evaluated_in_chunks_and_those_that_throw_alone() -> None:
     assert said == [f"sbcs: evaluating hosts {hosts} of 5" for hosts in ("1 to 2", "3 to 4", "5 to 5")]
 
 
+def test_a_host_that_ends_the_evaluator_of_many_is_found_by_smaller_ones() -> None:
+    names = [f"h{number}" for number in range(9)]
+    ended: Answer = (1, "", "error: attribute missing")
+    runner = script(
+        (MANY, ended),
+        (NAMES, (0, json.dumps(names), "")),
+        (MANY, tried(h0=True, h1=True, h2=True)),
+        (MANY, ended),
+        (MANY, tried(h6=True, h7=True, h8=True)),
+        (NAMES, (0, json.dumps(names), "")),
+        (one("h3"), (0, json.dumps(value("h3")), "")),
+        (one("h4"), ended),
+        (one("h5"), (0, json.dumps(value("h5")), "")),
+    )
+    found = evaluation.evaluate(runner, SOURCE, names, chunk=50)
+    runner.done()
+    assert set(found.systems) == {*names} - {"h4"}
+    assert list(found.errors) == ["h4"]
+
+
 def test_a_group_that_is_well_needs_one_evaluator() -> None:
     runner = script((MANY, tried(a=True, b=True)))
     assert list(evaluation.evaluate(runner, SOURCE, ["a", "b"], chunk=8).systems) == ["a", "b"]
