@@ -229,7 +229,7 @@ def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
     ]
     assert run.called("system_rollback") == ["d1", "j1"]
     for line in (
-        "  a1 rolled back: units that did not fail before fail now: app.service.",
+        "  a1, c2 rolled back: units that did not fail before fail now: app.service.",
         "  a2, a3 held: canary_fails halted: a1 rolled back in batch 1 (1 of 1)",
         "  b2, b3 held: canary_leaves halted: b1 went away before the update, so nothing has been proven",
         "  late_failure: not landed. c1 runs the candidate cccccccccccc, kept as refs/flotilla/candidate/late_failure.",
