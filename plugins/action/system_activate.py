@@ -23,6 +23,7 @@ class ActionModule(TargetAction):
         "confirm_timeout": {"type": "int", "default": 300},
         "ignored_units": {"type": "list", "elements": "str", "default": []},
         "force": {"type": "bool", "default": False},
+        "last_resort": {"type": "str", "default": "reboot", "choices": ["reboot", "stay"]},
         "on_inhibitor": {"type": "str", "default": "report", "choices": ["report", "boot"]},
         "confirm": {"type": "bool", "default": False},
         "health_checks": HEALTH_CHECKS,
@@ -40,6 +41,7 @@ class ActionModule(TargetAction):
             confirm_timeout=max(1, options["confirm_timeout"]),
             ignored_units=tuple(options["ignored_units"]),
             force=options["force"],
+            last_resort=options["last_resort"],
         )
         if self.check_mode or request.goal is Goal.DRY:
             self.phase = "plan"

@@ -101,6 +101,7 @@ class Request:
     confirm_timeout: int = 300
     ignored_units: tuple[str, ...] = ()
     force: bool = False
+    last_resort: str = "reboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +268,13 @@ def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts 
     words = (request.owner, request.system, str(request.goal), str(request.activation_timeout), str(request.confirm_timeout))
     try:
         return target.verb(
-            "activate", guard, *words, "yes" if request.force else "no", str(LONG_POLL), timeout=60 + ANSWER + LONG_POLL
+            "activate",
+            guard,
+            *words,
+            "yes" if request.force else "no",
+            request.last_resort,
+            str(LONG_POLL),
+            timeout=60 + ANSWER + LONG_POLL,
         )
     except (ConnectionLost, CommandTimeout) as lost:
         # The answer is lost, not necessarily the request: the target knows whether it began.

@@ -71,6 +71,14 @@ options:
     type: str
     choices: [report, boot]
     default: report
+  last_resort:
+    description:
+      - What the host does if it cannot go back, or is back but its link or sshd's port stays shut.
+      - V(reboot) restarts it into its boot default, which was not touched. V(stay) leaves it as it is, for hosts that do not come
+        up by themselves, for example because somebody must type the password of their disk.
+    type: str
+    choices: [reboot, stay]
+    default: reboot
   confirm:
     description: Confirm it in the same task, after O(health_checks), as M(flotilla.nixos.system_confirm) would.
     type: bool

@@ -475,7 +475,7 @@ verb_info() {
     say end info
 }
 
-# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE WAIT
+# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE LAST_RESORT WAIT
 # goal switch or test: guarded, `switch-to-configuration test`. goal boot: profile and boot loader alone.
 
 is_right() {
@@ -494,7 +494,7 @@ held() {
 }
 
 verb_activate() {
-    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 wait=$8
+    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 last_resort=$8 wait=$9
     case $activation$confirmation$wait in *[!0-9]*) refuse bad_argument timeout ;; esac
     need_root
     need_nixos
@@ -519,6 +519,7 @@ verb_activate() {
     take "$([ "$goal" = boot ] && echo stage || echo activate)" "$owner" "$goal" "$new" "$((activation + confirmation))"
     put activation "$activation"
     put confirmation "$confirmation"
+    put last_resort "$last_resort"
     say guard "$ID"
     if [ "$goal" = boot ]; then
         phase staging
@@ -718,6 +719,11 @@ wait_for_way_in() {
 
 # The last resort. The boot default was not touched, so a restart ends on a system that was proven.
 into_default() {
+    if [ "$(get last_resort)" = stay ]; then
+        put reason "$(get reason); $1"
+        finish failed
+        return 0
+    fi
     put reason "$(get reason); $1; restarting into the boot default"
     phase rebooting
     logger -t flotilla "transaction $ID: $(get reason)" 2>/dev/null || :
