@@ -112,6 +112,8 @@ def outcome_of(host: str, results: StageResults, *, check: bool = False) -> Host
         return _after_failure(host, results)
     if not _ran(results.activated):
         return HostOutcome(host, Outcome.COPIED)
+    if results.activated.get("outcome") == "would_activate":
+        return HostOutcome(host, Outcome.PLANNED)
     if not _ran(results.confirmed):
         # The connection went away in a task that is not ours, so that not even `rescue` ran.
         return None
@@ -123,6 +125,8 @@ def _success(results: StageResults) -> Outcome:
         return Outcome.REBOOTED
     if results.activated.get("outcome") == "staged_for_boot":
         return Outcome.STAGED
+    if results.activated.get("outcome") == "unchanged" and not results.confirmed.get("changed"):
+        return Outcome.UNCHANGED
     return Outcome.UPDATED
 
 

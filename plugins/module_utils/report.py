@@ -81,8 +81,6 @@ def outcome_lines(plan: Plan, end: Conclusion, seconds: Mapping[str, float] | No
     lines = ["", "Rollout result", *(f"  {line}" for line in table(header, rows))]
     lines += _reason_lines(end.outcomes.values())
     for result in end.results:
-        if result.halted:
-            lines.append(f"  {result.group}: halted: {_indented(result.reason)}")
         if result.group in end.landed:
             lines.append(f"  {result.group}: {end.landed[result.group]}")
     if all(outcome.outcome is Outcome.UNCHANGED for outcome in end.outcomes.values()):

@@ -33,6 +33,8 @@ def results(**stages: Any) -> StageResults:
         ({"copied": COPIED, "activated": ACTIVE, "confirmed": CONFIRMED, "rebooted": {"changed": True}}, Outcome.REBOOTED, ""),
         ({"copied": COPIED, "activated": STAGED, "confirmed": CONFIRMED}, Outcome.STAGED, ""),
         ({"copied": COPIED, "activated": SKIPPED}, Outcome.COPIED, ""),
+        ({"copied": COPIED, "activated": {"outcome": "would_activate"}, "confirmed": SKIPPED}, Outcome.PLANNED, ""),
+        ({"copied": COPIED, "activated": {"outcome": "unchanged"}, "confirmed": {"outcome": "unchanged"}}, Outcome.UNCHANGED, ""),
         # Dropped by Ansible in a task that is not ours: nothing is known of it.
         ({"copied": COPIED, "activated": ACTIVE}, None, ""),
         ({"copied": LOST, "error": LOST}, Outcome.DEFERRED, "gone"),

@@ -117,7 +117,6 @@ def test_the_end_in_words() -> None:
         "  b     g      rolled back  oooooooo-nixos-system-x-1                              -",
         "  c     g      updated      oooooooo-nixos-system-x-1 → nnnnnnnn-nixos-system-x-2  -",
         "  b rolled back: app.service fails.",
-        "  g: halted: b rolled back in batch 2 (1 of 2)",
         "  g: not landed. a, c run the candidate cccccccccccc, kept as refs/flotilla/candidate/g. "
         "To go back: ansible-playbook flotilla.nixos.rollback -l a,c",
         "",
