@@ -468,6 +468,26 @@ def test_power_that_is_cut_before_the_confirmation_boots_the_old_system(bench: B
     assert is_as_before(bench, old)
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.15])
+def test_power_that_is_cut_while_it_is_confirmed_boots_one_of_the_two(bench: Bench, delay: float) -> None:
+    old, new = bench.running(), bench.have("25.05.4")
+    assert bench.activate(new, confirm_timeout=60)["outcome"] == "activated"
+    thread = threading.Thread(target=lambda: bench.confirm(new), daemon=True)
+    thread.start()
+    phase = ["sh", "-c", "cat /run/flotilla/current/phase /run/flotilla/tx.*/phase"]
+    assert eventually(lambda: "confirm" in bench.host.inside(phase, check=False).stdout, 30)
+    time.sleep(delay)
+    bench.host.power_cut()
+    bench.host.power_on()
+    bench.host.wait_for_boot()
+    assert bench.running() == bench.booted()
+    assert bench.running() in (old, new)
+    thread.join(120)
+    # Run again, it ends where it should.
+    assert bench.activate(new, confirm=True)["outcome"] in ("confirmed", "unchanged")
+    assert (bench.running(), bench.profile(), bench.boot_default()) == (new, new, new)
+
+
 def test_a_boot_partition_that_fills_up_before_the_confirmation_takes_the_host_back(bench: Bench) -> None:
     old, new = bench.running(), bench.have("25.05.4")
     assert bench.activate(new, confirm_timeout=60)["outcome"] == "activated"
