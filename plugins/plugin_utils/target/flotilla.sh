@@ -291,6 +291,8 @@ take() {
     new=$4
     span=$5
     mkdir -p "$DIR"
+    # What lies in it is root's alone, but a user who becomes root has to reach the socket of his copy there.
+    chmod 0755 "$DIR"
     exec 9>"$DIR/lock"
     flock -w 20 9 || refuse busy "another flotilla command on this host"
     holder=$(current_id)
