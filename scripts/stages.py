@@ -16,6 +16,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / ".cache/logs"
+#: Whoever kills us does not mean to leave our stages running.
+DYING_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Runs:
     def _run(self, stage: Stage) -> int:
         with stage.log.open("wb") as log:
             process = subprocess.Popen(
-                [str(word) for word in stage.argv],
+                [*DYING_WITH_US, *(str(word) for word in stage.argv)],
                 cwd=TOP,
                 env={**os.environ, **stage.env},
                 stdin=subprocess.DEVNULL,

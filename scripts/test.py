@@ -30,7 +30,7 @@ SPREAD = ("-v", "-n", "3", "--dist", "loadfile")
 
 def pytest(name: str, pair: str, *arguments: str, **options: object) -> Stage:
     """A stage that runs pytest in one of the environments and leaves its counts behind."""
-    words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", f"--junit-xml={RESULTS / name}.xml", *arguments]
+    words = ["-m", "pytest", "--color=no", "-p", "no:cacheprovider", f"--junit-xml={RESULTS / name}.xml", *arguments]
     argv = [*(AS_ROOT if name == "integration" else ()), PAIRS[pair] / "python", *words]
     return Stage(name, argv, **options)  # type: ignore[arg-type]
 
@@ -42,8 +42,8 @@ def stages() -> dict[str, list[Stage]]:
     base = Stage("testbed-base", [*AS_ROOT, "tests/testbed/testbed", "prepare"])
     return {
         "lint": lint,
-        "unit": [pytest(f"unit-{pair}", pair, "tests/unit") for pair in PAIRS],
-        "packaging": [pytest("packaging", "floor", "tests/packages")],
+        "unit": [pytest(f"unit-{pair}", pair, "-q", "tests/unit") for pair in PAIRS],
+        "packaging": [pytest("packaging", "floor", "-q", "-n", "2", "--dist", "loadgroup", "tests/packages")],
         "molecule": [base, Stage("molecule", [*AS_ROOT, "scripts/molecule", "test"], after=quick)],
         "integration": [base, pytest("integration", "floor", "tests/integration", *SPREAD, after=quick, live=True)],
     }

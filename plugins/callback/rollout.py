@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Progress of a rollout, and its summary at the very end."""
 
@@ -19,7 +20,7 @@ name: rollout
 type: aggregate
 short_description: Progress and summary of a rollout
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Says at the head of each batch how far a rollout is, and shows after Ansible's recap what became of every host, and how long
     it took. The task of M(flotilla.nixos.rollout_report) leaves the table to it then.

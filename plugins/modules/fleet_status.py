@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.fleet_status, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: fleet_status
 short_description: Show what each host runs beside what it should run
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Puts together what M(flotilla.nixos.system_info) found on each host, what M(flotilla.nixos.flake_build) says that it should
     run, and the age of its group's lock, and shows it as a table.

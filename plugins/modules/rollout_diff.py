@@ -1,3 +1,4 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of flotilla.nixos.rollout_diff, whose work is done by the action plugin of the same name."""
 
@@ -7,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout_diff
 short_description: Show what a rollout changes on each host
 version_added: 0.1.0
-author: The Flotilla authors
+author: The Flotilla authors (!UNKNOWN)
 description:
   - Compares the system that each host runs with the one that the plan gives it, by packages, by systemd units, and by what asks
     for a reboot. Part of the role P(flotilla.nixos.rollout#role), which uses it in diff mode.

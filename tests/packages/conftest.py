@@ -19,7 +19,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_tree(tmp_path_factory.mktemp("tree") / "checkout")
 
 
-@pytest.fixture(scope="session", params=list(PAIRS))
+@pytest.fixture(scope="session", params=[pytest.param(pair, marks=pytest.mark.xdist_group(pair)) for pair in PAIRS])
 def install(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Install]:
     """`pip install .` in a clean environment, as a user would do it, on each tested Python."""
     folder = tmp_path_factory.mktemp(request.param)

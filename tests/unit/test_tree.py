@@ -15,7 +15,13 @@ HEADER = "SPDX-License-Identifier: GPL-3.0-or-later"
 #: Files that cannot carry a comment, or that are the licence.
 BARE = {"LICENSE"}
 BARE_SUFFIXES = {".json", ".lock", ".png", ".svg", ".j2", ".patch"}
-RECORDED = ("tests/sanity/ignore-", "tests/unit/data/", "tests/unit/fixtures/", "tests/integration/data/", "changelogs/changelog.yaml")
+RECORDED = (
+    "tests/sanity/ignore-",
+    "tests/unit/data/",
+    "tests/unit/fixtures/",
+    "tests/integration/data/",
+    "changelogs/changelog.yaml",
+)
 
 
 def tracked() -> list[str]:
