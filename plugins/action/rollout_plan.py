@@ -17,6 +17,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "built": {"type": "dict", "default": {}},
     "serial": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "max_fail_percentage": {"type": "float", "default": 0.0},
+    "reboot": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "never"},
 }
 
 
@@ -33,7 +34,7 @@ class ActionModule(FlotillaAction):
             groups=options["groups"],
             locked=options["locked"].get("groups") or {},
             built=options["built"].get("groups") or {},
-            info={name: _info(hostvars[name]) for name in names},
+            info={name: _info(options, hostvars[name]) for name in names},
         )
         pace = {group["name"]: _pace(options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
@@ -50,10 +51,12 @@ class ActionModule(FlotillaAction):
         }
 
 
-def _info(variables: Mapping[str, Any]) -> dict[str, Any]:
+def _info(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What the host runs, and whether a reboot that waits there is part of the rollout."""
     info: dict[str, Any] = plain(variables.get("flotilla_info") or {})
-    waits = info.get("reboot_needed") and info.get("running") == info.get("profile")
-    return {**info, "reboot_wanted": bool(waits and variables.get("flotilla_reboot") == "if_needed")} if info else info
+    waits = bool(info.get("reboot_needed")) and info.get("running") == info.get("profile")
+    wanted = variables.get("flotilla_reboot", options["reboot"]) == "if_needed"
+    return {**info, "reboot_wanted": waits and wanted} if info else info
 
 
 def _pace(options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:

@@ -104,7 +104,7 @@ def _reason_lines(outcomes: Iterable[HostOutcome]) -> list[str]:
 
 
 def _systems(old: str | None, new: str | None, outcome: Outcome) -> str:
-    if outcome in (Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED, Outcome.PLANNED, Outcome.COPIED):
+    if old != new and outcome in (Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED, Outcome.PLANNED, Outcome.COPIED):
         return f"{system_name(old)} → {system_name(new)}"
     return system_name(old)
 

@@ -44,6 +44,13 @@ options:
       - For a group whose hosts have C(flotilla_max_fail_percentage), that is taken instead.
     type: float
     default: 0.0
+  reboot:
+    description:
+      - With V(if_needed), a host on which a reboot waits is not right yet, although it runs its system.
+      - For a host that has C(flotilla_reboot), that is taken instead.
+    type: str
+    choices: [if_needed, never, always]
+    default: never
 attributes:
   check_mode:
     description: It changes nothing in any case.

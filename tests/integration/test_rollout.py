@@ -163,3 +163,16 @@ def test_an_update_without_a_rollout_is_a_candidate(site: Site) -> None:
     site.play("update.yml", "-l", "sbcs", "-e", "flotilla_land=true")
     assert site.example.git("log", "--format=%s", f"{head}..HEAD").startswith("sbcs: nixpkgs")
     assert site.running(*SBCS) == ["25.05.3", "25.05.2", "25.05.3"]
+
+
+def test_a_new_kernel_is_rebooted_into_when_that_is_wanted(site: Site) -> None:
+    """Also by a user who becomes root, on hosts that root has changed before."""
+    deploy = ("-e", "ansible_user=deploy", "-e", "ansible_become=true", "-l", "sbcs")
+    assert outcomes(site.play("rollout.yml", *deploy, "-e", "flotilla_reboot=never")) == dict.fromkeys(SBCS, "updated")
+    assert site.running(*SBCS) == ["25.05.5"] * 3
+    boots = [site.fleet.host(host).run("cat /proc/sys/kernel/random/boot_id").stdout for host in SBCS]
+    assert outcomes(site.play("rollout.yml", *deploy)) == dict.fromkeys(SBCS, "rebooted")
+    assert site.running(*SBCS) == ["25.05.5"] * 3
+    again = [site.fleet.host(host).run("cat /proc/sys/kernel/random/boot_id").stdout for host in SBCS]
+    assert not set(boots) & set(again)
+    assert outcomes(site.play("rollout.yml", *deploy)) == dict.fromkeys(SBCS, "unchanged")
