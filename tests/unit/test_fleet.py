@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.flotilla.nixos.plugins.action.rollout_scope import _refuse_slice, _refuse_unlimited
 from ansible_collections.flotilla.nixos.plugins.filter.rollout import at_commits, built_system, judge_update, wants_reboot
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import repository_above, update_groups, with_others
@@ -141,3 +142,17 @@ def test_a_value_that_the_role_cannot_use_is_named() -> None:
     check_role_options("rollout", "prepare", ["h"], {"h": {"flotilla_reboot": "never"}})
     with pytest.raises(BadInput, match="i: value of flotilla_reboot must be one of"):
         check_role_options("rollout", "prepare", ["h", "i"], {"h": {}, "i": {"flotilla_reboot": "sometimes"}})
+
+
+def test_a_run_that_nobody_limited_is_refused() -> None:
+    _refuse_unlimited({"ansible_limit": "sbcs"}, everything=False, count=6)
+    _refuse_unlimited({}, everything=True, count=6)
+    with pytest.raises(BadInput, match="all 6 hosts of the inventory would be updated"):
+        _refuse_unlimited({}, everything=False, count=6)
+
+
+def test_a_slice_of_an_awx_job_is_refused() -> None:
+    _refuse_slice({})
+    _refuse_slice({"awx_job_template_name": "rollout", "awx_workflow_job_name": "weekly"})
+    with pytest.raises(BadInput, match="in slices, which do not know of each other"):
+        _refuse_slice({"awx_job_template_name": "rollout", "awx_workflow_job_name": "rollout"})
