@@ -27,6 +27,7 @@ class ActionModule(TargetAction):
         "on_inhibitor": {"type": "str", "default": "report", "choices": ["report", "boot"]},
         "confirm": {"type": "bool", "default": False},
         "health_checks": HEALTH_CHECKS,
+        "settle": {"type": "int", "default": 0},
         "owner": {"type": "str"},
     }
 
@@ -59,7 +60,15 @@ class ActionModule(TargetAction):
         if report.outcome is Outcome.ACTIVATED and options["confirm"]:
             self.phase = "confirm"
             checks = self.health(target, options["health_checks"])
-            done = confirm(target, request.system, self.clock, guard=report.guard, ignored=request.ignored_units, health=checks)
+            done = confirm(
+                target,
+                request.system,
+                self.clock,
+                guard=report.guard,
+                ignored=request.ignored_units,
+                settle=max(0, options["settle"]),
+                health=checks,
+            )
             return replace(
                 done,
                 changed=True,

@@ -19,6 +19,7 @@ class ActionModule(TargetAction):
         "guard": {"type": "str"},
         "health_checks": HEALTH_CHECKS,
         "ignored_units": {"type": "list", "elements": "str", "default": []},
+        "settle": {"type": "int", "default": 0},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,6 +37,7 @@ class ActionModule(TargetAction):
             self.clock,
             guard=options["guard"] or "",
             ignored=options["ignored_units"],
+            settle=max(0, options["settle"]),
             health=self.health(target, options["health_checks"]),
         )
         return self.finished(report, task_vars)

@@ -47,6 +47,12 @@ options:
     # The user's checks.
     HEALTH = r"""
 options:
+  settle:
+    description:
+      - Seconds since the activation for which no unit may fail before the system is made permanent.
+      - A unit that starts and dies a moment later is seen only by waiting for it.
+    type: int
+    default: 0
   health_checks:
     description:
       - Checks that must pass before the system is made permanent, in their order. If one does not, the host goes back.

@@ -447,11 +447,13 @@ def confirm(
     *,
     guard: str = "",
     ignored: Sequence[str] = (),
+    settle: int = 0,
     health: Callable[[float], str | None] | None = None,
 ) -> Report:
     """Make an activated system permanent; on a failed health check or boot loader the target goes back instead.
 
-    health: given the seconds there are for it, says what is wrong, or None.
+    settle: seconds since the activation for which no unit may fail. health: given the seconds there are for it, says what is
+    wrong, or None.
     """
     request = Request(system, Goal.SWITCH, owner="", ignored_units=tuple(ignored))
     if health is not None:
@@ -462,7 +464,7 @@ def confirm(
             # What remains is for the confirmation itself.
             if problem := health(left - min(10.0, left / 4)):
                 return attempt.retreat(f"a health check failed: {problem}", waiting)
-    facts = _confirmed(target, system, guard, ignored, clock)
+    facts = _confirmed(target, system, guard, ignored, settle, clock)
     if facts.one("outcome") == "unchanged":
         return Report(Outcome.UNCHANGED, system, previous=system)
     attempt = _Attempt(target, request, facts.one("id"), facts, clock.now(), clock)
@@ -479,10 +481,10 @@ def confirm(
     return attempt.returned(settled, f"it could not be confirmed: {settled.one('reason')}")
 
 
-def _confirmed(target: Target, system: str, guard: str, ignored: Sequence[str], clock: Clock) -> Facts:
-    words = (guard or "-", system, str(LONG_POLL), *ignored)
+def _confirmed(target: Target, system: str, guard: str, ignored: Sequence[str], settle: int, clock: Clock) -> Facts:
+    words = (guard or "-", system, str(LONG_POLL), str(settle), *ignored)
     try:
-        return target.verb("confirm", *words, timeout=ANSWER + LONG_POLL)
+        return target.verb("confirm", *words, timeout=ANSWER + LONG_POLL + settle)
     except (ConnectionLost, CommandTimeout) as lost:
         target.reset()
         # Sent again it only waits for the first; if the first never came, it is the first.

@@ -339,6 +339,15 @@ def test_a_unit_that_dies_later_is_seen_by_the_confirmation(bench: Bench) -> Non
     assert is_as_before(bench, old)
 
 
+def test_a_unit_that_dies_while_the_host_settles_is_waited_for(bench: Bench) -> None:
+    old, new = bench.running(), bench.have("bad-late-unit")
+    assert bench.activate(new, confirm_timeout=60)["outcome"] == "activated"
+    done = bench.confirm(new, settle=8)
+    assert (done["outcome"], done["failed"]) == ("rolled_back", True)
+    assert "fleet-agent.service" in done["msg"]
+    assert is_as_before(bench, old)
+
+
 def test_a_failed_health_check_takes_the_host_back(bench: Bench) -> None:
     old, new = bench.running(), bench.have("25.05.2")
     checks = [{"command": "test -e /run/not-there", "retries": 1, "delay": 0.1}]

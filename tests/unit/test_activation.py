@@ -279,7 +279,7 @@ def test_a_confirmation_is_one_verb() -> None:
     target = FakeTarget({"confirm": [ended("confirmed", goal="switch", id="g1")]})
     result = confirmed(target)
     assert (result["outcome"], result["changed"]) == ("confirmed", True)
-    assert target.calls == [("confirm", "g1", NEW, "8")]
+    assert target.calls == [("confirm", "g1", NEW, "8", "0")]
 
 
 def test_a_confirmation_whose_answer_is_lost_is_asked_for_again() -> None:

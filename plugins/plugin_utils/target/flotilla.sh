@@ -606,6 +606,7 @@ verb__test() {
     # From here the time to confirm runs; a switch that took long must not lengthen the time without a proof.
     soon=$(($(now) + $(get confirmation)))
     if [ "$soon" -lt "$(get deadline)" ]; then put deadline "$soon"; fi
+    put tested_at "$(now)"
     if ! [ -e "$TX/claim" ] && ! [ -L "$TX/claim" ]; then phase tested; fi
 }
 
@@ -856,7 +857,8 @@ verb_poll() {
     say phase "$state"
 }
 
-# ---- verb: confirm ID|- NEW WAIT [IGNORED UNIT…]
+# ---- verb: confirm ID|- NEW WAIT SETTLE [IGNORED UNIT…]
+# SETTLE: seconds since the activation for which no unit may have failed.
 
 # Permanent already, or staged for the next boot; or proven with the goal `test`, which keeps nothing.
 is_kept() {
@@ -866,8 +868,9 @@ is_kept() {
 
 verb_confirm() {
     need_root
-    wanted=$1 system=$2 wait=$3
-    shift 3
+    wanted=$1 system=$2 wait=$3 settle=$4
+    shift 4
+    case $wait$settle in *[!0-9]*) refuse bad_argument "$wait $settle" ;; esac
     if [ "$wanted" = - ]; then wanted=$(current_id); fi
     if [ -z "$wanted" ] || ! load "$wanted" || final "$(get phase)"; then
         if ! held && is_kept "$system"; then
@@ -885,14 +888,19 @@ verb_confirm() {
     # A second request, because the answer to the first was lost, only waits.
     if [ "$(get phase)" = tested ]; then
         printf '%s\n' "$@" >"$TX/ignored"
-        failed_units | grep -vxF -f "$TX/baseline" | grep -vxF -f "$TX/ignored" >"$TX/late" || :
-        if [ -s "$TX/late" ]; then
+        settled=$(($(get tested_at) + settle))
+        while
+            failed_units | grep -vxF -f "$TX/baseline" | grep -vxF -f "$TX/ignored" >"$TX/late" || :
+            ! [ -s "$TX/late" ] && [ "$(now)" -lt "$settled" ] && [ "$(get phase)" = tested ]
+        do sleep 0.5 2>/dev/null || sleep 1; done
+        if [ -s "$TX/late" ] && ! [ -L "$TX/claim" ]; then
             note_failures
             verb_poll "$ID" 0
             say outcome unhealthy
             return 0
         fi
-        start_unit confirm _confirm || refuse start_failed "$(get reason)"
+        # Two requests may get here, the first being one whose connection was lost.
+        start_unit confirm _confirm || unit_active confirm || [ -L "$TX/claim" ] || refuse start_failed "$(get reason)"
     fi
     while [ "$(get phase)" = tested ] && unit_active confirm; do sleep 0.1 2>/dev/null || sleep 1; done
     verb_poll "$ID" "$wait"
