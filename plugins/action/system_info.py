@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..module_utils.activation import look
-from ..module_utils.errors import CommandTimeout, ConnectionLost
+from ..module_utils.errors import CommandTimeout, ConnectionLost, NotAdmitted
 from ..plugin_utils.target_action import TargetAction, store_path
 
 
@@ -27,7 +27,7 @@ class ActionModule(TargetAction):
         try:
             info = look(self.system_target(task_vars), wanted)
         except (ConnectionLost, CommandTimeout) as error:
-            if not options["allow_unreachable"]:
+            if isinstance(error, NotAdmitted) or not options["allow_unreachable"]:
                 raise
             return {"reachable": False, "msg": str(error)}
         found = dataclasses.asdict(info)

@@ -52,5 +52,9 @@ class ConnectionLost(FlotillaError):
     """The machine could not be reached, or went away while a command ran."""
 
 
+class NotAdmitted(ConnectionLost):
+    """Something answers there, but one side does not trust the other: it is not away, and waiting will not mend it."""
+
+
 class NixTooOld(FlotillaError):
     """The nix found is older than the minimum, or has what we need switched off."""

@@ -11,6 +11,7 @@ from . import git, nix
 from .errors import BadInput
 from .evaluation import FlakeSource
 from .lockfile import Lock, parse_lock
+from .nix_messages import LockIncomplete
 from .runner import Runner, checked
 from .update_group import UpdateGroup
 
@@ -76,7 +77,13 @@ def flake_source(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty
         parse_lock(text, group.name, group.lock)
     ref = nix.flake_ref(repo.path, group.flake, None if dirty else commit, shallow=repo.shallow)
     with _reference_lock(repo.runner, group, text) as lock:
-        yield FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock, lock and f"{repo.path}/{group.lock}")
+        source = FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock, lock and f"{repo.path}/{group.lock}")
+        try:
+            yield source
+        except LockIncomplete as error:
+            why = "inputs were added or changed since it was written"
+            what = f"there is no {group.lock}" if text is None else f"{group.lock} is not complete for its flake.nix: {why}"
+            raise LockIncomplete(group.name, what, error.hint, result=error.result) from error
 
 
 def require_flake(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> None:

@@ -26,7 +26,9 @@ options:
       about it.
     type: str
   allow_unreachable:
-    description: Have RV(reachable=false) for a host that does not answer, instead of a failure.
+    description:
+      - Have RV(reachable=false) for a host that does not answer, instead of a failure.
+      - A host whose key is unknown or has changed, or that lets nobody in, does answer. That is always a failure.
     type: bool
     default: false
 seealso:

@@ -10,7 +10,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils.errors import CommandFailed, ConnectionLost, FlotillaError
+from ..module_utils.errors import CommandFailed, ConnectionLost, FlotillaError, NotAdmitted
 from ..module_utils.runner import Runner
 from .runners import ConnectionRunner, LocalRunner
 from .values import plain
@@ -89,7 +89,7 @@ def failure(error: FlotillaError, phase: str) -> dict[str, Any]:
     `rescue` and drop the host from the play (ansible-core 2.19 to 2.21).
     """
     result: dict[str, Any] = {"failed": True, "msg": str(error), "phase": phase}
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionLost) and not isinstance(error, NotAdmitted):
         result["unreachable"] = True
     if isinstance(error, CommandFailed) and error.result is not None:
         result |= {"command": error.result.command, "status": error.result.status}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ..module_utils.errors import ConnectionLost
+from ..module_utils.errors import ConnectionLost, NotAdmitted
 
 
 class SshProblem(StrEnum):
@@ -29,6 +29,7 @@ class SshProblem(StrEnum):
 #: How Ansible begins.
 _ANSIBLES = "Failed to connect to the host via ssh:"
 _KEY_PROBLEMS = (SshProblem.HOST_KEY_CHANGED, SshProblem.HOST_KEY_UNKNOWN)
+_NOT_ADMITTED = (*_KEY_PROBLEMS, SshProblem.DENIED)
 
 #: What OpenSSH's client (9.2 to 10.2; it speaks English in every locale) says, the most telling first: what, and the hint.
 _SAYINGS: tuple[tuple[str, SshProblem, str, str], ...] = (
@@ -124,4 +125,5 @@ def connection_lost(name: str, connection: Any, error: Exception) -> ConnectionL
         known = ssh_failure(str(error), address, user, int(port) if port else None)
     if known is None:
         return ConnectionLost(name, f"the connection failed: {str(error).rstrip('.')}")
-    return ConnectionLost(name, f"the connection failed: {known.what}", known.hint)
+    kind = NotAdmitted if known.problem in _NOT_ADMITTED else ConnectionLost
+    return kind(name, f"the connection failed: {known.what}", known.hint)
