@@ -32,7 +32,8 @@ class Site:
     def play(self, book: str, *arguments: str, check: bool = True) -> Played:
         """Run one of the repository's playbooks."""
         path = self.example.path
-        words = ("--forks", "4", *arguments)
+        # Waiting for units that die late is what test_activation.py shows.
+        words = ("--forks", "4", "-e", "flotilla_settle=0", *arguments)
         return self.ansible.playbook(path / book, *words, inventory=path / "inventory/hosts.yml", cwd=path, check=check)
 
     def release(self, name: str) -> None:
@@ -129,6 +130,20 @@ def test_a_bad_release_ends_at_the_canary_or_before(site: Site, release: str) ->
     assert site.running(*HOSTS) == ["25.05.1", *["25.05.2"] * 3]
     assert (site.files(), site.refs()) == before
     assert "candidate dropped; main was never changed" in played.text
+
+
+def test_a_group_that_halts_late_goes_back_as_a_whole_on_demand(site: Site, tmp_path: Path) -> None:
+    before = site.files(), site.refs()
+    site.release("25.05.3")
+    check = tmp_path / "check.yml"
+    check.write_text("- ansible.builtin.fail: {msg: the greenhouse is too hot}\n  when: inventory_hostname == 'pi-2'\n")
+    extra = {"flotilla_health_tasks": [str(check)], "flotilla_rollback_confirmed": True, "flotilla_serial": [1]}
+    played = site.play("rollout.yml", *UPDATE, "-e", json.dumps(extra), check=False)
+    assert not played.ok
+    assert outcomes(played) == {"pi-1": "rolled_back", "pi-2": "rolled_back", "pi-3": "held"}
+    assert "pi-2 rolled back: the greenhouse is too hot" in played.text
+    assert site.running(*SBCS) == ["25.05.2"] * 3
+    assert (site.files(), site.refs()) == before
 
 
 def test_a_host_that_is_away_is_deferred_and_comes_later(site: Site) -> None:
