@@ -24,8 +24,8 @@ PAIRS = {"floor": Path(".venv/bin"), "newest": Path(".venv-newest/bin")}
 RESULTS = TOP / ".cache/results"
 #: The testbed's hosts are containers, with bridges and mounts.
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "--preserve-env=CI,PATH,PYTHONDONTWRITEBYTECODE")
-#: Tests mostly wait for hosts; each worker has a fleet of its own, and a file's tests stay together.
-SPREAD = ("-v", "-n", "3", "--dist", "loadfile")
+#: Tests mostly wait for hosts, and each worker has a fleet of its own.
+SPREAD = ("-v", "-n", "4", "--dist", "loadgroup")
 
 
 def pytest(name: str, pair: str, *arguments: str, **options: object) -> Stage:

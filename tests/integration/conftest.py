@@ -11,9 +11,22 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from ansible.plugins.loader import init_plugin_loader
 from testbed import Fleet, Host, TestbedError, prerequisites
 from testbed.locks import first_free
 from testbed.playbooks import Ansible, default_venv
+
+# Before any test imports the collection by itself: Ansible has to be the one that finds it.
+init_plugin_loader()
+
+#: Files whose tests share nothing with each other: they go to whichever worker is free. Other files stay with one worker.
+SCATTERED = ("test_activation.py", "test_closure_copy.py", "test_ssh.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name not in SCATTERED:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

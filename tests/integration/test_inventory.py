@@ -15,7 +15,7 @@ import pytest
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader, inventory_loader
+from ansible.plugins.loader import inventory_loader
 from integration.repositories import Fixture, fixture
 from testbed.playbooks import Ansible
 
@@ -71,13 +71,8 @@ class Inventory:
         return str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def plugin_loader() -> None:
-    init_plugin_loader()
-
-
 @pytest.fixture
-def inventory(fleet_repo: Fixture, plugin_loader: None) -> Inventory:  # noqa: ARG001
+def inventory(fleet_repo: Fixture) -> Inventory:
     return Inventory(fleet_repo.repo.path / "fleet.flotilla.yml")
 
 
