@@ -77,6 +77,21 @@ def guard_link(repo: git.Repository, group: UpdateGroup) -> str:
     return f"{repo.git_dir}/flotilla/busy/{group.lock.replace('/', '+')}"
 
 
+def known_good_ref(group: UpdateGroup) -> str:
+    """The ref that names the commit that a group's hosts have last proven."""
+    return f"refs/flotilla/known-good/{group.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewLock:
+    """What a candidate's lock is to be. warnings: for the user. why, origin: what the commit says of it, see lock_message."""
+
+    text: str
+    warnings: tuple[str, ...] = ()
+    why: str = ""
+    origin: str = ""
+
+
 def make_candidate(
     runner: Runner,
     group: UpdateGroup,
@@ -91,6 +106,25 @@ def make_candidate(
     allow_dirty: go on though the lock has uncommitted changes, which stay out. Raises BadInput for what the user can mend,
     CommandFailed where nix, git or an upstream fails; then nothing was changed.
     """
+
+    def updated(locking: Locking, old: Lock | None) -> NewLock:
+        wanted = (wish or Wish()).within(group)
+        text = locking.locked(old, wanted)
+        return NewLock(text, _frozen(group, wanted, parse_lock(text, group.name, group.lock)))
+
+    return candidate_with(runner, group, run, updated, allow_dirty=allow_dirty, on_line=on_line)
+
+
+def candidate_with(
+    runner: Runner,
+    group: UpdateGroup,
+    run: Run,
+    make: Callable[[Locking, Lock | None], NewLock],
+    *,
+    allow_dirty: bool = False,
+    on_line: Callable[[str], None] | None = None,
+) -> Candidate:
+    """The candidate with the lock that `make` gives for the branch's head and its lock; otherwise as make_candidate."""
     repo = git.open_repository(runner, group.repo, group.name)
     git.require_identity(repo)
     branch = group.branch or git.current_branch(repo)
@@ -98,16 +132,15 @@ def make_candidate(
         base = git.branch_head(repo, branch)
         warnings = _work_tree_warnings(repo, group, branch, allow_dirty)
         require_flake(repo, group, base)
-        old = _lock_at(repo, group, base)
-        wanted = (wish or Wish()).within(group)
-        text = Locking(repo, group, base, scratch, run.answers, on_line).locked(old, wanted)
-        new = parse_lock(text, group.name, f"{group.lock} that nix wrote")
+        old = lock_at(repo, group, base)
+        made = make(Locking(repo, group, base, scratch, run.answers, on_line), old)
+        new = parse_lock(made.text, group.name, f"{group.lock} that nix wrote")
         found = difference(old, new)
         first = old is None
         # A flake without inputs needs no lock, unless it is to have one elsewhere.
         anything = bool(found.touched) or (first and not own_lock(group))
-        message = whole_message(group.name, found.changes, first=first)
-        candidate = _commit(repo, group, base, text, message, scratch, run) if anything else None
+        message = whole_message(group.name, found.changes, first=first, why=made.why, origin=made.origin)
+        candidate = _commit(repo, group, base, made.text, message, scratch, run) if anything else None
     return Candidate(
         repo=repo,
         group=group,
@@ -116,8 +149,8 @@ def make_candidate(
         candidate=candidate,
         previous=git.commit_of(repo, candidate_ref(group)),
         changes=found.changes,
-        message=subject_line(group.name, found.changes, first=first) if anything else "",
-        warnings=(*warnings, *_frozen(group, wanted, new), *_homeless(repo, group, branch)),
+        message=subject_line(group.name, found.changes, first=first, why=made.why) if anything else "",
+        warnings=(*warnings, *made.warnings, *_homeless(repo, group, branch)),
         before=pins_text(old, found.changes),
         after=pins_text(new, found.changes),
     )
@@ -148,7 +181,7 @@ def _commit(repo: git.Repository, group: UpdateGroup, base: str, text: str, mess
     return commit
 
 
-def _lock_at(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:
+def lock_at(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:
     """The group's lock in a commit, None if it has none yet."""
     entry = git.entries(repo, commit, [group.lock]).get(group.lock)
     if entry is None:

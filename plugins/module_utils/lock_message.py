@@ -11,24 +11,29 @@ from .lockfile import Change, Lock, Pin, pin_of, pins, resolve
 _WIDTH = 72
 
 
-def subject_line(group: str, changes: Sequence[Change], *, first: bool = False) -> str:
-    """`sbcs: nixpkgs 2026-11-02 → 2026-11-20`; the flake's own inputs, unless only nested ones moved."""
+def subject_line(group: str, changes: Sequence[Change], *, first: bool = False, why: str = "") -> str:
+    """`sbcs: nixpkgs 2026-11-02 → 2026-11-20`; the flake's own inputs, unless only nested ones moved.
+
+    why: what the pins are, if not the newest, to stand in brackets at the end.
+    """
+    end = f" ({why})" if why else ""
     if first:
-        return f"{group}: lock the inputs"
+        return f"{group}: lock the inputs{end}"
     own = [change for change in changes if "/" not in change.input] or list(changes)
     if not own:
-        return f"{group}: lock what flake.nix says"
-    line = f"{group}: {', '.join(map(_brief, own))}"
+        return f"{group}: lock what flake.nix says{end}"
+    line = f"{group}: {', '.join(map(_brief, own))}{end}"
     if len(line) <= _WIDTH:
         return line
-    names = [change.input for change in own]
-    line = f"{group}: update {', '.join(names)}"
-    return line if len(line) <= _WIDTH else f"{group}: update {names[0]} and {len(names) - 1} more inputs"
+    names, verb = [change.input for change in own], "move" if why else "update"
+    line = f"{group}: {verb} {', '.join(names)}{end}"
+    return line if len(line) <= _WIDTH else f"{group}: {verb} {names[0]} and {len(names) - 1} more inputs{end}"
 
 
-def whole_message(group: str, changes: Sequence[Change], *, first: bool = False) -> str:
-    """The subject, and for each input the old and new revision and a page that compares them."""
-    parts = [subject_line(group, changes, first=first), *("\n".join(_paragraph(change)) for change in changes)]
+def whole_message(group: str, changes: Sequence[Change], *, first: bool = False, why: str = "", origin: str = "") -> str:
+    """The subject, for each input the old and new revision and a page that compares them, and where the pins are from."""
+    paragraphs = ["\n".join(_paragraph(change)) for change in changes]
+    parts = [subject_line(group, changes, first=first, why=why), *paragraphs, *([origin] if origin else [])]
     return "\n\n".join(parts) + "\n"
 
 

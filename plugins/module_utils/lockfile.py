@@ -352,7 +352,7 @@ def compare_link(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
 
 
 #: A node's JSON without its edges (they are entries of their own), or what is followed.
-_RawEntry = dict[str, Any] | list[str]
+RawEntry = dict[str, Any] | list[str]
 
 
 def merged(base: Lock | None, ours: Lock | None, theirs: Lock | None) -> Lock | None:
@@ -360,8 +360,8 @@ def merged(base: Lock | None, ours: Lock | None, theirs: Lock | None) -> Lock | 
 
     Its nodes have names of their own: let nix write it again. None for a lock stands for one that is not there.
     """
-    before, mine, yours = _raw_entries(base), _raw_entries(ours), _raw_entries(theirs)
-    result: dict[InputPath, _RawEntry] = {}
+    before, mine, yours = raw_entries(base), raw_entries(ours), raw_entries(theirs)
+    result: dict[InputPath, RawEntry] = {}
     for path in sorted(before.keys() | mine.keys() | yours.keys()):
         b, m, y = before.get(path), mine.get(path), yours.get(path)
         if m != y and b not in (m, y):
@@ -370,30 +370,31 @@ def merged(base: Lock | None, ours: Lock | None, theirs: Lock | None) -> Lock | 
         if entry is not None:
             result[path] = entry
     kind = theirs or ours
-    return _from_entries(result, kind.version) if kind else None
+    try:
+        return lock_of_entries(result, kind.version) if kind else None
+    except BadInput:
+        return None
 
 
-def _raw_entries(lock: Lock | None) -> dict[InputPath, _RawEntry]:
+def raw_entries(lock: Lock | None) -> dict[InputPath, RawEntry]:
+    """Each input path with its node's JSON or what it follows; `lock_of_entries` is the way back."""
     if lock is None:
         return {}
-    found: dict[InputPath, _RawEntry] = {}
+    found: dict[InputPath, RawEntry] = {}
     for path, edge in _walk(lock, (), lock.root, ()):
         node = lock.raw["nodes"][edge] if isinstance(edge, str) else None
         found[path] = list(edge) if node is None else {key: value for key, value in node.items() if key != "inputs"}
     return found
 
 
-def _from_entries(entries: Mapping[InputPath, _RawEntry], version: int) -> Lock | None:
-    """The lock of these entries; None if one has no parent, or follows what is not there."""
+def lock_of_entries(entries: Mapping[InputPath, RawEntry], version: int) -> Lock:
+    """The lock of these entries, its nodes under names of their own; BadInput if one has no parent, or follows nothing."""
     # A node may not be called as the root is, so paths get a slash in front.
     keys = {path: "/" + "/".join(path) for path, entry in entries.items() if isinstance(entry, dict)} | {(): "root"}
     nodes: dict[str, dict[str, Any]] = {key: dict(entries.get(path) or {}) for path, key in keys.items()}  # type: ignore[arg-type]
     for path, entry in entries.items():
         if path[:-1] not in keys:
-            return None
+            raise BadInput("/".join(path), "this input is below one that is not there")
         edge = keys[path] if isinstance(entry, dict) else entry
         nodes[keys[path[:-1]]].setdefault("inputs", {})[path[-1]] = edge
-    try:
-        return parse_lock(json.dumps({"nodes": nodes, "root": "root", "version": version}), "", "")
-    except BadInput:
-        return None
+    return parse_lock(json.dumps({"nodes": nodes, "root": "root", "version": version}), "lock", "in memory")

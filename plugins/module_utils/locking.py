@@ -99,19 +99,27 @@ class Locking:
 
     def as_written_by_nix(self, lock: Lock) -> Lock:
         """The same lock with nix's names of nodes; CommandFailed if nix would change more of it than these."""
-        output = f"{self.scratch}/canonical.lock"
-        nix_lock.lock(*self._for_nix, {}, reference=self._write("merged.lock", lock), output=output)
-        text = read_file(self.repo.runner, self.group.name, output)
-        found = parse_lock(text, self.group.name, f"{self.group.lock} that nix wrote")
+        found = self.rewritten(lock)
         if difference(lock, found).touched:
             raise CommandFailed(
                 self.group.name, f"nix does not accept the merged {self.group.lock}", "Discard it and update again."
             )
         return found
 
+    def rewritten(self, lock: Lock, *, offline: bool = False) -> Lock:
+        """What nix writes when it is given a lock: nodes under its own names, and whatever flake.nix makes it change."""
+        output = f"{self.scratch}/canonical.lock"
+        nix_lock.lock(*self._for_nix, {}, reference=self._write("merged.lock", lock), output=output, offline=offline)
+        text = read_file(self.repo.runner, self.group.name, output)
+        return parse_lock(text, self.group.name, f"{self.group.lock} that nix wrote")
+
+    def complete(self, lock: Lock) -> bool:
+        """Whether nix would leave the lock as it is for the flake as it is."""
+        return nix_lock.is_complete(*self._for_nix, self._write("checked.lock", lock))
+
     def require_complete(self, lock: Lock, why: str, hint: str) -> None:
         """CommandFailed if nix would change the lock for the flake as it is."""
-        if not nix_lock.is_complete(*self._for_nix, self._write("checked.lock", lock)):
+        if not self.complete(lock):
             raise CommandFailed(self.group.name, why, hint)
 
     def _write(self, name: str, lock: Lock) -> str:

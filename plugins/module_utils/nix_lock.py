@@ -53,10 +53,15 @@ def lock(
     *,
     reference: str | None,
     output: str,
+    offline: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Lock a flake with some inputs at given flake references, the others as in `reference`; write the lock to `output`."""
+    """Lock a flake with some inputs at given flake references, the others as in `reference`; write the lock to `output`.
+
+    offline: without asking any upstream.
+    """
     words = [word for name, ref in overrides.items() for word in ("--override-input", name, ref)]
+    words += ["--offline"] if offline else []
     argv = nix_argv("flake", "lock", flake, *words, *_files(reference, output))
     _locked(runner.run(argv, timeout=LOCKING, on_line=on_line), subject)
 
