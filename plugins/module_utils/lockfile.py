@@ -310,11 +310,11 @@ def _entries(lock: Lock | None) -> dict[InputPath, _Entry]:
 
 
 def _bare(node: Node) -> Node:
-    return Node({}, _normal(node.locked), _normal(node.original), node.flake, node.parent)
+    return Node({}, normal_reference(node.locked), normal_reference(node.original), node.flake, node.parent)
 
 
-def _normal(ref: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what nix versions write differently for the same thing."""
+def normal_reference(ref: Mapping[str, Any]) -> dict[str, Any]:
+    """A flake reference without what nix versions write differently for the same thing."""
     same = {key: value for key, value in ref.items() if key != "__final"}
     if isinstance(same.get("ref"), str):
         same["ref"] = same["ref"].removeprefix("refs/heads/")

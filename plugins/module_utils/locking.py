@@ -37,7 +37,7 @@ class Wish:
         if inputs is None:
             return Wish(None, self.pins)
         for name in (*inputs, *self.pins):
-            _require_allowed(group, checked_input(name))
+            require_allowed(group, checked_input(name))
         if not inputs and not self.pins:
             raise BadInput(group.name, "the list of inputs is empty, so none may move", "Name some, or leave it out.")
         return Wish(tuple(dict.fromkeys(name for name in inputs if name not in self.pins)), self.pins)
@@ -48,7 +48,8 @@ class Wish:
         return None if self.inputs is None else (*self.inputs, *self.pins)
 
 
-def _require_allowed(group: UpdateGroup, name: str) -> None:
+def require_allowed(group: UpdateGroup, name: str) -> None:
+    """BadInput if the group may not move this input."""
     path = tuple(name.split("/"))
     if group.inputs is not None and not any(path[: len(a)] == a for a in input_paths(group.inputs)):
         raise BadInput(

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: candidates with pins that were proven before: by another group, or by the group itself.
+
+The lock is merged here and checked by nix: it must take the lock as complete and change nothing in it. No upstream is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import git
+from .candidate import Candidate, NewLock, Run, candidate_with, known_good_ref, lock_at
+from .errors import BadInput, CommandFailed
+from .flake_source import commit_to_use
+from .graft import Graft, graft, written
+from .lockfile import InputPath, Lock, difference, input_paths, resolve, root_inputs
+from .locking import Locking
+from .pairing import Choice, paired
+from .runner import Runner
+from .update_group import UpdateGroup
+
+#: Stands for the commit that a group's hosts have last proven.
+KNOWN_GOOD = "known-good"
+_LOCK_FIRST = "Lock what flake.nix says first (an update of these inputs), and commit."
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where pins come from. name: what messages call it."""
+
+    name: str
+    commit: str
+    lock: Lock
+
+
+def promote(
+    runner: Runner,
+    group: UpdateGroup,
+    run: Run,
+    source: UpdateGroup,
+    choice: Choice,
+    *,
+    commit: str | None = None,
+    allow_dirty: bool = False,
+) -> Candidate:
+    """A candidate with another group's pins: those of its lock at `commit` (a revision, `known-good`, None: its branch's head).
+
+    As make_candidate otherwise. BadInput that names the inputs if the two flakes do not fit together.
+    """
+    origin = _origin(runner, source, commit, source.name)
+    if _share_a_lock(runner, group, source):
+        choice = _mapped_only(group, source, choice)
+
+    def promoted(locking: Locking, old: Lock | None) -> NewLock:
+        if old is None:
+            raise BadInput(group.name, f"it has no lock {group.lock} yet, into which pins could go", _LOCK_FIRST)
+        pairs = paired(group, old, origin.lock, origin.name, choice)
+        new, made = _merged(locking, old, origin, pairs, everything=choice.inputs is None and choice.by_name)
+        where = f"The pins of {source.name} at commit {origin.commit}."
+        return NewLock(new.to_text(), _rewired(group, origin, made), f"from {source.name}", where)
+
+    return candidate_with(runner, group, run, promoted, allow_dirty=allow_dirty)
+
+
+def restore(
+    runner: Runner, group: UpdateGroup, run: Run, to: str, inputs: tuple[str, ...] | None = None, *, allow_dirty: bool = False
+) -> Candidate:
+    """A candidate with the pins that the group's lock had at a commit (or `known-good`); inputs that came later keep theirs.
+
+    As make_candidate otherwise. BadInput that names the inputs which flake.nix has from elsewhere since.
+    """
+    short = to if to == KNOWN_GOOD else ""
+    origin = _origin(runner, group, to, short)
+
+    def restored(locking: Locking, old: Lock | None) -> NewLock:
+        head = old or _empty(origin.lock)
+        pairs = paired(group, head, origin.lock, origin.name, Choice(inputs)) if root_inputs(head) else {}
+        new, made = _merged(locking, head, origin, pairs, everything=inputs is None)
+        same = not difference(origin.lock, new).touched
+        where = f"The pins of commit {origin.commit}."
+        notes = (*_rewired(group, origin, made), *_newcomers(group, origin, new, inputs))
+        return NewLock((origin.lock if same else new).to_text(), notes, f"back to {origin.name}", where)
+
+    return candidate_with(runner, group, run, restored, allow_dirty=allow_dirty)
+
+
+def _origin(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -> Origin:
+    repo = git.open_repository(runner, group.repo, group.name)
+    commit = _proven(repo, group) if wanted == KNOWN_GOOD else commit_to_use(repo, group, wanted)
+    lock = lock_at(repo, group, commit)
+    if lock is None:
+        raise BadInput(
+            group.name, f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}", "Name a commit that has it."
+        )
+    return Origin(name or commit[:7], commit, lock)
+
+
+def _proven(repo: git.Repository, group: UpdateGroup) -> str:
+    if commit := git.commit_of(repo, known_good_ref(group)):
+        return commit
+    raise BadInput(
+        group.name, f"it has no known-good commit yet: {repo.path} has no {known_good_ref(group)}", "Name a commit instead."
+    )
+
+
+def _share_a_lock(runner: Runner, group: UpdateGroup, source: UpdateGroup) -> bool:
+    """Whether both groups have their pins in one file of one branch."""
+    if group.lock != source.lock:
+        return False
+    here, there = (git.open_repository(runner, one.repo, one.name) for one in (group, source))
+    branches = [one.branch or git.current_branch(repo) for one, repo in ((group, here), (source, there))]
+    return here.git_dir == there.git_dir and branches[0] == branches[1]
+
+
+def _mapped_only(group: UpdateGroup, source: UpdateGroup, choice: Choice) -> Choice:
+    """In a lock that both share, an input of one name is one input."""
+    if choice.mapping:
+        return Choice(choice.inputs, choice.mapping, by_name=False)
+    raise BadInput(
+        group.name,
+        f"it shares the lock {group.lock} with {source.name}, so inputs of the same name have the same pin already",
+        f"Say in mapping which input of {source.name} stands for which of {group.name}. For an earlier commit: state=restored.",
+    )
+
+
+def _empty(like: Lock) -> Lock:
+    """A lock without inputs, for a flake whose lock is not there (any more)."""
+    root = like.nodes[like.root]
+    bare = type(root)({}, {}, {})
+    return Lock(like.version, "root", {"root": bare}, {"nodes": {"root": {}}, "root": "root", "version": like.version})
+
+
+def _merged(
+    locking: Locking, old: Lock, origin: Origin, pairs: Mapping[InputPath, InputPath], *, everything: bool
+) -> tuple[Lock, Graft]:
+    """The lock as nix writes it, checked: what was promised to move has moved, and nothing else.
+
+    everything: where flake.nix has inputs that the group's lock has not yet, take them from the origin too.
+    """
+    group = locking.group
+    lags = not locking.complete(old)
+    offered = _offered(group, old, origin.lock) if everything and lags else {}
+    made = graft(old, origin.lock, {**pairs, **offered}, (group.name, origin.name))
+    new = _as_nix_takes_it(locking, made.lock)
+    there = set(root_inputs(new))
+    moved = {written(path) for path in difference(made.lock, new).touched if path[0] in there}
+    if moved:
+        raise _unfit(group, origin, ", ".join(sorted(moved)), lags)
+    if outside := difference(old, new).outside(group.inputs):
+        raise BadInput(
+            group.name,
+            f"this would change what the group may not move: {', '.join(outside)}",
+            "Update these by themselves first.",
+        )
+    locking.require_complete(new, "nix does not accept the merged lock", "Run `nix flake lock` by hand to see why.")
+    return new, made
+
+
+def _unfit(group: UpdateGroup, origin: Origin, what: str, lags: bool) -> BadInput:
+    """The error for inputs that nix would lock anew, for it has neither lock's pins for them."""
+    if lags:
+        return BadInput(group.name, f"flake.nix has other inputs than the lock: nix would lock anew {what}", _LOCK_FIRST)
+    why = f"inputs are wired otherwise than in {origin.name}: nix would lock anew {what}"
+    return BadInput(group.name, why, "Let the flake.nix of both say the same of them (url, follows), lock and commit.")
+
+
+def _offered(group: UpdateGroup, old: Lock, source: Lock) -> dict[InputPath, InputPath]:
+    """Inputs of the source that the group's lock has not: nix drops those that flake.nix has not."""
+    names = [(name,) for name in root_inputs(source) if resolve(old, (name,)) is None]
+    return {path: path for path in names if group.inputs is None or path in input_paths(group.inputs)}
+
+
+def _as_nix_takes_it(locking: Locking, lock: Lock) -> Lock:
+    try:
+        return locking.rewritten(lock, offline=True)
+    except CommandFailed:
+        # An input whose own flake.nix has followers is read by nix again, though its pin is known (2.26 to 2.34).
+        return locking.rewritten(lock)
+
+
+def _rewired(group: UpdateGroup, origin: Origin, made: Graft) -> tuple[str, ...]:
+    if not made.rewired:
+        return ()
+    which = ", ".join(made.rewired)
+    return (f"{group.name}: flake.nix lets {which} follow other inputs, and {origin.name} has pins of their own for them.",)
+
+
+def _newcomers(group: UpdateGroup, origin: Origin, new: Lock, inputs: tuple[str, ...] | None) -> tuple[str, ...]:
+    late = [name for name in root_inputs(new) if inputs is None and resolve(origin.lock, (name,)) is None]
+    if not late:
+        return ()
+    return (f"{group.name}: {', '.join(late)} came after {origin.name}, and keep the pins that they have.",)
