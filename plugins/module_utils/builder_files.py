@@ -50,8 +50,8 @@ until ln -s -- "$owner" "$link" 2>/dev/null; do
   if [ -n "$held" ]; then
     set -- $held
     if ! alive "$1" "$2" || [ "$((now - $3))" -gt "$stale" ]; then
-      # Of all who see it stale, one gets to move it away.
-      mv -- "$link" "$link.$$" 2>/dev/null && rm -f -- "$link.$$"
+      # Of all who see it stale, one takes it away; to the others it is another's by then.
+      ( flock 9; [ "$(readlink -- "$link")" != "$held" ] || rm -f -- "$link" ) 9<"${link%/*}"
       continue
     fi
   fi

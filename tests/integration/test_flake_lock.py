@@ -744,6 +744,30 @@ def test_a_run_names_the_one_that_it_waits_for_and_takes_over_from_a_dead_one(tm
         assert not os.path.lexists(link)
 
 
+def test_of_two_that_find_a_dead_runs_lock_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, node, now = tmp_path / "lock", os.uname().nodename, int(time.time())
+    link.symlink_to(f"{node} 4194305 {now} dead")
+    # Both have seen the dead one's link before either takes it away.
+    slow = tmp_path / "bin/flock"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("flock")} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    inside: list[str] = []
+    most: list[int] = []
+
+    def work(name: str) -> None:
+        with held(RUNNER, "sbcs", str(link), f"{node} {os.getpid()} {now} {name}"):
+            inside.append(name)
+            time.sleep(1)
+            most.append(len(inside))
+            inside.remove(name)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(work, ("alice", "bob")))
+    assert most == [1, 1]
+
+
 # The module
 
 
