@@ -17,10 +17,16 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Land
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
 from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_nix
+from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
+from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import promote, restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
-from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUPS, groups_from_options
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import (
+    GROUP_OPTIONS,
+    GROUPS,
+    groups_from_options,
+)
 
 _T = TypeVar("_T")
 _display = Display()
@@ -31,13 +37,21 @@ class ActionModule(FlotillaAction):
 
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "groups": GROUPS,
-        "state": {"type": "str", "choices": ["updated", "accepted", "discarded"], "default": "updated"},
+        "state": {
+            "type": "str",
+            "choices": ["updated", "promoted", "restored", "accepted", "discarded"],
+            "default": "updated",
+        },
+        "source": {"type": "dict", "options": GROUP_OPTIONS},
+        "mapping": {"type": "dict"},
+        "to": {"type": "str"},
         "inputs": {"type": "list", "elements": "str"},
         "pins": {"type": "dict"},
         "push": {"type": "bool", "default": False},
         "allow_dirty": {"type": "bool", "default": False},
         "continue_on_error": {"type": "bool", "default": False},
     }
+    SPEC_RULES: ClassVar[dict[str, Any]] = {"required_if": [("state", "promoted", ["source"]), ("state", "restored", ["to"])]}
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the interface
         """Do it for each group, and say what came of each."""
@@ -45,22 +59,15 @@ class ActionModule(FlotillaAction):
         self.phase = "lock"
         runner = self.builder()
         require_git(runner)
-        if options["state"] == "updated":
-            return self._update(runner, groups, options)
+        _require_fitting(options)
+        if options["state"] in _MAKES:
+            return self._make(runner, groups, options)
         commits = {given["name"]: given["commit"] for given in options["groups"]}
         return self._land(runner, groups, commits, options)
 
-    def _update(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
-        wish = _wish(options)
+    def _make(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
         require_nix(runner)
-        run = Run(_owner())
-
-        def make(group: UpdateGroup) -> Candidate:
-            return make_candidate(runner, group, run, wish, allow_dirty=options["allow_dirty"], on_line=retries(group))
-
-        def retries(group: UpdateGroup) -> Callable[[str], None]:
-            return lambda line: self.progress(f"{group.name}: {masked(line.strip())}") if "retrying" in line else None
-
+        make = self._maker(runner, options)
         made, errors = _each(groups, make)
         if errors and not options["continue_on_error"]:
             # All or none: no ref was written yet.
@@ -75,6 +82,23 @@ class ActionModule(FlotillaAction):
         if self.diff_mode:
             result["diff"] = [_diff(candidate) for candidate in made.values() if candidate.candidate]
         return result
+
+    def _maker(self, runner: Runner, options: Mapping[str, Any]) -> Callable[[UpdateGroup], Candidate]:
+        """What makes a group's candidate, by state."""
+        run, dirty = Run(_owner()), options["allow_dirty"]
+        inputs = None if options["inputs"] is None else tuple(options["inputs"])
+        if options["state"] == "restored":
+            return lambda group: restore(runner, group, run, options["to"], inputs, allow_dirty=dirty)
+        if options["state"] == "promoted":
+            [source] = groups_from_options([options["source"]])
+            commit, choice = options["source"]["commit"], Choice(inputs, options["mapping"] or {})
+            return lambda group: promote(runner, group, run, source, choice, commit=commit, allow_dirty=dirty)
+        wish = _wish(options)
+
+        def retries(group: UpdateGroup) -> Callable[[str], None]:
+            return lambda line: self.progress(f"{group.name}: {masked(line.strip())}") if "retrying" in line else None
+
+        return lambda group: make_candidate(runner, group, run, wish, allow_dirty=dirty, on_line=retries(group))
 
     def _land(
         self, runner: Runner, groups: list[UpdateGroup], commits: Mapping[str, str | None], options: Mapping[str, Any]
@@ -107,6 +131,21 @@ class ActionModule(FlotillaAction):
         if errors and not options["continue_on_error"]:
             result |= {"failed": True, "msg": "\n".join(map(str, errors.values())), "phase": "lock"}
         return result
+
+
+#: States that make a candidate, with the options that are theirs alone.
+_MAKES: Mapping[str, tuple[str, ...]] = {"updated": ("pins",), "promoted": ("source", "mapping"), "restored": ("to",)}
+
+
+def _require_fitting(options: Mapping[str, Any]) -> None:
+    """BadInput for an option that means nothing with this state, and would look as if it did."""
+    for state, names in _MAKES.items():
+        for name in names:
+            if options[name] and options["state"] != state:
+                raise BadInput(f"option {name}", f"it has no meaning with state={options['state']}", f"It is for state={state}.")
+    for name, value in (options["mapping"] or {}).items():
+        if not isinstance(value, str):
+            raise BadInput(f"mapping of {name}", f"{value!r} is not the name of an input", "Give source input: target input.")
 
 
 def _owner() -> str:

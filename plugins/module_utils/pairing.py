@@ -32,6 +32,8 @@ def paired(group: UpdateGroup, target: Lock, source: Lock, source_name: str, cho
     pairing = _Pairing(group, target, source, source_name)
     mapped = pairing.mapped(choice.mapping)
     if choice.inputs is not None:
+        if not choice.inputs:
+            raise BadInput(group.name, "the list of inputs is empty, so none may move", "Name some, or leave it out.")
         for name in choice.inputs:
             require_allowed(group, checked_input(name))
         wanted = {path: mapped.get(path, path) for path in (tuple(name.split("/")) for name in choice.inputs)}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flake_lock
-short_description: Update the locked inputs of update groups as a transaction
+short_description: Update, promote or restore the locked inputs of update groups as a transaction
 version_added: 0.1.0
 author: The Flotilla authors (!UNKNOWN)
 description:
@@ -16,6 +16,8 @@ description:
     group's lock and nothing else. No branch holds it yet. The ref C(refs/flotilla/candidate/GROUP) names it, so that it can be
     built and deployed by its revision. When the hosts have proven it, O(state=accepted) brings the branch to it.
     Otherwise O(state=discarded) drops it, and the branch never knew.
+  - O(state=promoted) and O(state=restored) make candidates too, with pins that were proven before. They ask no upstream, and
+    fetch nothing.
   - Before O(state=accepted), no branch, no index and no file in the work tree is changed.
   - Inputs are locked from the branch's last commit. Uncommitted and untracked files are not part of it. They are named in
     warnings.
@@ -29,21 +31,92 @@ options:
     description:
       - V(updated) makes a candidate of each group. A candidate left over from an earlier run is replaced. Where there is nothing
         to update, there is no candidate afterwards, and the RV(groups) to deploy is the branch's head.
+      - V(promoted) makes a candidate of each group with the pins of another group, the O(source). Inputs that only the group has
+        keep their pins. What is below a promoted input comes along. Only where the group's own C(flake.nix) lets something there
+        follow another input, it goes on to do so.
+      - V(restored) makes a candidate of each group with the pins that its lock had at a commit, see O(to). Inputs that
+        C(flake.nix) has gained since keep the pins that they have, and a warning names them.
+      - V(promoted) and V(restored) need the same C(flake.nix) on both sides as far as these inputs go, as nix would otherwise
+        lock to the newest revisions. Inputs that do not fit are an error that names them. O(inputs) leaves them out.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
         revision that hosts report stays in the history. A branch that is checked out takes its work tree along, and this is
         refused while the lock has uncommitted changes there. Without a candidate nothing is done.
       - With V(accepted) and V(discarded), a O(groups[].commit) says which candidate. Without it, the one that was made last. With
-        V(updated) it means nothing.
+        the other states it means nothing.
       - V(discarded) drops the candidate. Without a candidate nothing is done.
     type: str
-    choices: [updated, accepted, discarded]
+    choices: [updated, promoted, restored, accepted, discarded]
     default: updated
+  source:
+    description:
+      - With O(state=promoted), the update group whose pins are taken. Its repository may be another one on the same machine.
+      - Its O(source.commit) says as of when. V(known-good) is the commit that its hosts have last proven, which the ref
+        C(refs/flotilla/known-good/GROUP) names. Without one, the head of its branch.
+      - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is.
+    type: dict
+    suboptions:
+      name:
+        description: The update group's name.
+        type: str
+        required: true
+      repo:
+        description: The git repository with the group's flake on the builder, a work tree or a bare repository.
+        type: path
+        required: true
+      strategy:
+        description: Where the group's lock lives. Gives the defaults of the fields below.
+        type: str
+        choices: [group_flakes, group_repos, group_inputs, channel_inputs, stage_flakes, group_branches, host_locks]
+        default: group_flakes
+      branch:
+        description: The branch that is deployed. Without one, the branch that is checked out.
+        type: str
+      flake:
+        description: The directory of the group's C(flake.nix) in the repository.
+        type: str
+      lock:
+        description: The path of the group's lock in the repository.
+        type: str
+      inputs:
+        description: The inputs of the flake that an update may move.
+        type: list
+        elements: str
+      commit:
+        description: The commit whose lock is taken, or V(known-good). Without one, the head of the branch.
+        type: str
+      hosts:
+        description: The group's hosts.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: The host's name in the inventory.
+            type: str
+            required: true
+          attribute:
+            description: The host's attribute in the flake's C(nixosConfigurations). Without one, its name.
+            type: str
+  mapping:
+    description:
+      - With O(state=promoted), which input of the source stands for which of the group, where their names differ. Keys are
+        inputs of the source, values those of the group.
+      - Other inputs are taken by their names. But where both groups have their pins in one lock, only those of the mapping move,
+        and there has to be one.
+    type: dict
+  to:
+    description:
+      - With O(state=restored), the commit whose lock is taken, as git takes it (V(3f9c2a1), V(HEAD~2), a tag). V(known-good)
+        is the commit that the group's hosts have last proven.
+    type: str
   inputs:
     description:
-      - With O(state=updated), update only these inputs of the flake. A nested one is named by its path, such as
-        V(home-manager/nixpkgs).
-      - Without it, all that the group may move (O(groups[].inputs)), or, if there are O(pins), only those.
-      - V(*) stands for all that the group may move, with O(pins) too.
+      - With O(state=updated), O(state=promoted) and O(state=restored), move only these inputs of the flake. A nested one is
+        named by its path, such as V(home-manager/nixpkgs).
+      - With O(state=promoted) and O(state=restored), without it, all that both locks have and the group may move. An empty
+        list is an error.
+      - With O(state=updated), without it, all that the group may move (O(groups[].inputs)), or, if there are O(pins), only those.
+      - With O(state=updated), V(*) stands for all that the group may move, with O(pins) too.
     type: list
     elements: str
   pins:
@@ -61,28 +134,28 @@ options:
     default: false
   allow_dirty:
     description:
-      - With O(state=updated), go on although the group's lock has uncommitted changes in the work tree. They are not part of the
-        candidate, and it cannot be accepted while they are there.
+      - With the states that make candidates, go on although the group's lock has uncommitted changes in the work tree. They
+        are not part of the candidate, and it cannot be accepted while they are there.
     type: bool
     default: false
   continue_on_error:
     description:
       - Do not fail the task when a group failed, and go on with the others. What failed is in RV(groups).
-      - Without it, O(state=updated) makes candidates of all groups or of none.
+      - Without it, candidates are made of all groups or of none.
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
     details:
-      - The inputs are locked and the commit is made, so that it can be built. But no ref names it, and git's garbage
+      - The lock is made and checked and the commit is made, so that it can be built. But no ref names it, and git's garbage
         collection takes it.
   diff_mode:
     support: full
-    details: With O(state=updated), shows the pins of each group before and after.
+    details: With the states that make candidates, shows the pins of each group before and after.
   idempotent:
     support: full
-    details: As long as no upstream has moved. A candidate that would be the same again is kept.
+    details: With O(state=updated), as long as no upstream has moved. A candidate that would be the same again is kept.
 extends_documentation_fragment:
   - flotilla.nixos.attributes
   - flotilla.nixos.attributes.actiongroup
@@ -140,6 +213,41 @@ EXAMPLES = r"""
     inputs:
       - nixpkgs
 
+- name: Give stable the pins that canary has proven
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: stable
+        repo: /srv/fleet
+    state: promoted
+    source:
+      name: canary
+      repo: /srv/fleet
+      commit: known-good
+
+- name: Do the same where both have inputs of their own in one flake
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: stable
+        repo: /srv/fleet
+        strategy: group_inputs
+        inputs: [nixpkgs-stable, home-manager-stable]
+    state: promoted
+    source:
+      name: canary
+      repo: /srv/fleet
+      strategy: group_inputs
+    mapping:
+      nixpkgs-canary: nixpkgs-stable
+      home-manager-canary: home-manager-stable
+
+- name: Go back to the pins of three commits ago
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: sbcs
+        repo: /srv/fleet
+    state: restored
+    to: HEAD~3
+
 - name: Put one input at a revision
   flotilla.nixos.flake_lock:
     groups:
@@ -171,7 +279,8 @@ groups:
       type: str
     commit:
       description:
-        - With O(state=updated) the commit to deploy, which is the candidate, or the branch's head where nothing was to update.
+        - With the states that make candidates, the commit to deploy, which is the candidate, or the branch's head where the lock
+          is right already.
         - Otherwise the head of the branch now.
       type: str
     base:
@@ -188,7 +297,7 @@ groups:
       type: str
       sample: hosts/sbcs/flake.lock
     changes:
-      description: The inputs that moved, with O(state=updated). The flake's own come first.
+      description: The inputs that moved, with the states that make candidates. The flake's own come first.
       type: list
       elements: dict
       contains:
@@ -228,7 +337,9 @@ groups:
       type: str
       sample: "sbcs: nixpkgs 2026-11-02 → 2026-11-20"
     warnings:
-      description: Files that are not committed and so not part of the update, and inputs that no update can move.
+      description:
+        - Files that are not committed and so not part of the update, inputs that no update can move, and what could not be
+          promoted or restored to the letter.
       type: list
       elements: str
     merged:
