@@ -156,9 +156,21 @@ def candidate_with(
     )
 
 
+def replaced_ref(group: UpdateGroup) -> str:
+    """The ref that names the last candidate that another took the place of; its reflog has those before."""
+    return f"refs/flotilla/replaced/{group.name}"
+
+
 def publish(candidate: Candidate) -> None:
-    """Let the group's ref name the candidate in place of a left-over one; without one, delete the left-over."""
+    """Let the group's ref name the candidate in place of a left-over one; without one, delete the left-over.
+
+    A left-over is named by `replaced_ref` from then on: hosts of a rollout that halted may still run it.
+    """
     repo, ref = candidate.repo, candidate_ref(candidate.group)
+    if candidate.previous and candidate.changed:
+        replaced = replaced_ref(candidate.group)
+        why = "another candidate took its place"
+        git.update_ref(repo, replaced, candidate.previous, git.commit_of(repo, replaced), why, log=True)
     if candidate.candidate is None:
         if candidate.previous:
             git.delete_ref(repo, ref, candidate.previous)

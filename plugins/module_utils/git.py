@@ -261,9 +261,12 @@ def merge_tree(repo: Repository, ours: str, theirs: str) -> Merge:
     return Merge(tree.strip(), tuple(conflicts))
 
 
-def update_ref(repo: Repository, ref: str, new: str, old: str | None, why: str) -> bool:
-    """Compare and swap: let a ref name `new` if it names `old` (None: if it is not there). False if it does not."""
-    result = git(repo, "update-ref", "-m", why, ref, new, old or _ZERO)
+def update_ref(repo: Repository, ref: str, new: str, old: str | None, why: str, *, log: bool = False) -> bool:
+    """Compare and swap: let a ref name `new` if it names `old` (None: if it is not there). False if it does not.
+
+    log: have git remember what the ref named before, as it does by itself for branches only.
+    """
+    result = git(repo, "update-ref", *(["--create-reflog"] if log else []), "-m", why, ref, new, old or _ZERO)
     if result.status != 0 and not re.search(r"cannot lock ref|but expected|reference already exists", result.stderr):
         checked(result, repo.subject, f"writing {ref} failed")
     return result.status == 0
