@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Private to flotilla.nixos: candidates with pins that were proven before: by another group, or by the group itself.
 
-The lock is merged here and checked by nix: it must take the lock as complete and change nothing in it. No upstream is asked.
+The lock is merged here and checked by nix: it must take the lock as complete and change nothing in it. No upstream is asked for
+anything new.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ description:
     group's lock and nothing else. No branch holds it yet. The ref C(refs/flotilla/candidate/GROUP) names it, so that it can be
     built and deployed by its revision. When the hosts have proven it, O(state=accepted) brings the branch to it.
     Otherwise O(state=discarded) drops it, and the branch never knew.
-  - O(state=promoted) and O(state=restored) make candidates too, with pins that were proven before. They ask no upstream, and
-    fetch nothing.
+  - O(state=promoted) and O(state=restored) make candidates too, with pins that were proven before. They ask no upstream for
+    anything new. At most, nix fetches the pinned source of an input that lets its own inputs follow one another.
   - Before O(state=accepted), no branch, no index and no file in the work tree is changed.
   - Inputs are locked from the branch's last commit. Uncommitted and untracked files are not part of it. They are named in
     warnings.
