@@ -6,12 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
+
 from ..module_utils.errors import BadInput
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.fleet import update_groups, with_others
-from ..plugin_utils.role_options import check_role_options
+from ..plugin_utils.role_options import check_role_options, known_variables, unknown_variables
 from ..plugin_utils.values import plain
+
+_display = Display()
 
 
 class ActionModule(FlotillaAction):
@@ -20,7 +25,7 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "all": {"type": "bool", "default": False},
         "whole_groups": {"type": "bool", "default": False},
-        "entry_point": {"type": "str", "choices": ["prepare", "rollback"], "default": "prepare"},
+        "entry_point": {"type": "str", "choices": ["prepare", "status", "update", "rollback"], "default": "prepare"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +36,7 @@ class ActionModule(FlotillaAction):
         if stages:
             _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
             _refuse_slice(task_vars)
+            _refuse_unknown(load_extra_vars(self._loader), hosts, task_vars["hostvars"])
             check_role_options("rollout", options["entry_point"], hosts, task_vars["hostvars"])
         # What a host goes back to is on the host: its update group does not matter.
         grouped = stages and options["entry_point"] != "rollback"
@@ -49,6 +55,16 @@ def _refuse_unlimited(task_vars: Mapping[str, Any], *, everything: bool, count: 
             f"there is no limit, so all {count} hosts of the inventory would be updated",
             "Name the hosts or groups with -l, or set flotilla_all=true.",
         )
+
+
+def _refuse_unknown(extra_vars: Mapping[str, Any], hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
+    """An unknown -e is a mistake of this very command; in the inventory, users may have variables of their own."""
+    known = known_variables()
+    mistakes = unknown_variables(extra_vars, known)
+    if mistakes:
+        raise BadInput("rollout", "; ".join(mistakes), "Correct the -e; ansible-doc -t role flotilla.nixos.rollout lists them.")
+    for sentence in unknown_variables((name for host in hosts for name in hostvars[host]), known):
+        _display.warning(f"{sentence}.")
 
 
 def _refuse_slice(task_vars: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ description:
   - Gathers the hosts of the play into update groups, by their variables, and works out from C(--tags) and C(--skip-tags) which
     stages are to run. Part of the role P(flotilla.nixos.rollout#role).
   - Refuses a run without C(-l), so that a forgotten limit does not update the whole inventory, and a slice of an AWX job.
-  - Checks the role's variables against its argument specification.
+  - Checks the role's variables against its argument specification. A C(flotilla_) variable that there is not is refused where
+    C(-e) gives it, and warned of in the inventory, with the nearest one that there is.
   - Runs on the controller and touches nothing. Use it with C(run_once).
 options:
   all:
@@ -29,7 +30,7 @@ options:
   entry_point:
     description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
     type: str
-    choices: [prepare, rollback]
+    choices: [prepare, status, update, rollback]
     default: prepare
 attributes:
   check_mode:

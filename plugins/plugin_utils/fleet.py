@@ -11,7 +11,7 @@ from ..module_utils.errors import BadInput
 from .values import plain
 
 #: The fields of an update group that variables may set; every host of a group must agree on them.
-_FIELDS = ("repo", "strategy", "branch", "flake", "lock", "inputs")
+FIELDS = ("repo", "strategy", "branch", "flake", "lock", "inputs")
 
 
 def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def repository_above(path: str) -> str:
 
 
 def _fields(host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {field: _value(variables, f"flotilla_{field}") for field in _FIELDS}
+    fields = {field: _value(variables, f"flotilla_{field}") for field in FIELDS}
     if not fields["repo"]:
         inventory = _value(variables, "inventory_dir")
         if not inventory:
@@ -99,7 +99,7 @@ def _value(variables: Mapping[str, Any], name: str) -> Any:
 
 
 def _agree(name: str, group: Mapping[str, Any], fields: Mapping[str, Any], host: str) -> None:
-    for field in _FIELDS:
+    for field in FIELDS:
         if group.get(field) != fields.get(field):
             first = group["hosts"][0]["name"]
             raise BadInput(

@@ -6,6 +6,8 @@ Ansible's own check of a role's arguments is a task, which costs a process for e
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ..module_utils.errors import BadInput
 from .values import plain
 
-_ROLES = Path(__file__).parents[2] / "roles"
+_COLLECTION = Path(__file__).parents[2]
+_ROLES = _COLLECTION / "roles"
+#: What the inventory plugin gives for users to group by, and no role reads.
+_GIVEN = {"flotilla_platform", "flotilla_lock_age", "flotilla_host_name", "flotilla_fqdn"}
+_NAME = re.compile(r"\bflotilla_\w+")
 
 
 def role_options(role: str, entry_point: str) -> dict[str, dict[str, Any]]:
@@ -36,3 +42,25 @@ def check_role_options(role: str, entry_point: str, hosts: Iterable[str], hostva
         messages = validator.validate(given).error_messages
         if messages:
             raise BadInput(host, "; ".join(messages), "Correct the variable.")
+
+
+def known_variables() -> dict[str, bool]:
+    """Every variable of the collection, and whether it is for users to set. Roles and playbooks have some for themselves."""
+    specs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in _ROLES.glob("*/meta/argument_specs.yml")]
+    entries = [entry for spec in specs for entry in spec["argument_specs"].values()]
+    files = (*_ROLES.glob("*/tasks/**/*.yml"), *(_COLLECTION / "playbooks").glob("*.yml"))
+    own = {name for path in files for name in _NAME.findall(path.read_text(encoding="utf-8"))}
+    return dict.fromkeys(own | _GIVEN, False) | {name: True for entry in entries for name in entry.get("options") or {}}
+
+
+def unknown_variables(names: Iterable[str], known: Mapping[str, bool]) -> list[str]:
+    """A sentence for each of these names that looks like a variable of the collection and is none."""
+    unknown = sorted({str(name) for name in names if str(name).startswith("flotilla_")} - set(known))
+    return [f"{name} is no variable of flotilla.nixos{_nearest(name, known)}" for name in unknown]
+
+
+def _nearest(name: str, known: Mapping[str, bool]) -> str:
+    prefix = "flotilla_"
+    settable = [option.removeprefix(prefix) for option, is_option in known.items() if is_option]
+    near = difflib.get_close_matches(name.removeprefix(prefix), settable, n=1, cutoff=0.6)
+    return f"; the nearest is {prefix}{near[0]}" if near else ""

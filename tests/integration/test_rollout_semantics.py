@@ -354,3 +354,15 @@ def test_a_bad_variable_is_refused_before_anything_runs(fleet: Fleet) -> None:
     assert run.status == 2
     assert "web1: value of flotilla_goal must be one of" in run.output
     assert run.calls == []
+
+
+def test_a_variable_that_there_is_not_is_refused_or_warned_of(fleet: Fleet) -> None:
+    run = fleet.run(*ALL, "-e", "flotilla_stratgy=group_repos")
+    assert run.status == 2
+    assert "flotilla_stratgy is no variable of flotilla.nixos; the nearest is flotilla_strategy. Correct the -e" in run.output
+    assert run.calls == []
+    inventory = fleet.path / "inventory"
+    inventory.write_text(f"{inventory.read_text()}flotilla_sereal=1\n")
+    run = fleet.run(*ALL, "--tags", "plan")
+    assert run.status == 0, run.output
+    assert run.output.count("[WARNING]: flotilla_sereal is no variable of flotilla.nixos; the nearest is flotilla_serial.") == 1

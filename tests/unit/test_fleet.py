@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import yaml
 from ansible_collections.flotilla.nixos.plugins.action.rollout_scope import _refuse_slice, _refuse_unlimited
 from ansible_collections.flotilla.nixos.plugins.filter.rollout import at_commits, built_system, judge_update, wants_reboot
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
-from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import repository_above, update_groups, with_others
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import STRATEGIES
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import FIELDS, repository_above, update_groups, with_others
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import groups_from_options
-from ansible_collections.flotilla.nixos.plugins.plugin_utils.role_options import check_role_options, role_options
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.role_options import (
+    check_role_options,
+    known_variables,
+    role_options,
+    unknown_variables,
+)
 
 ROLE = Path(__file__).parents[2] / "roles/rollout"
 SERVERS = {"flotilla_update_group": "servers", "flotilla_repo": "/srv/fleet", "group_names": ["servers"]}
@@ -128,14 +135,35 @@ def test_wants_reboot(activated: dict[str, Any], policy: str, goal: str, expecte
     assert wants_reboot(activated, policy, goal) is expected
 
 
+ENTRY_POINTS = ("prepare", "batch", "finish", "status", "update", "rollback")
+#: Read by rollout_scope from what the inventory says of a host, so that the role needs no defaults for them.
+PLACES = {f"flotilla_{field}" for field in (*FIELDS, "update_group", "update_groups", "attribute")}
+
+
 def test_every_variable_has_one_default() -> None:
     """argument_specs.yml is the home of the defaults; Ansible takes them from defaults/main.yml."""
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    specs = {name: option for entry in ("prepare", "rollback") for name, option in role_options("rollout", entry).items()}
-    assert {name: option["default"] for name, option in specs.items()} == defaults
-    for entry in ("prepare", "rollback"):
-        for name, option in role_options("rollout", entry).items():
-            assert (option["default"], bool(option["description"])) == (defaults[name], True)
+    options = [(name, option) for entry in ENTRY_POINTS for name, option in role_options("rollout", entry).items()]
+    assert {name: option["default"] for name, option in options if name not in PLACES} == defaults
+    assert {name for name, _option in options} == defaults.keys() | PLACES
+    specs = dict(options)
+    for name, option in options:
+        assert (option, bool(option["description"])) == (specs[name], True)
+        assert "default" in option or "By default" in str(option["description"])
+    assert specs["flotilla_strategy"]["choices"] == list(STRATEGIES)
+
+
+def test_an_unknown_variable_is_named_with_the_nearest() -> None:
+    known = known_variables()
+    assert known["flotilla_goal"]
+    assert not known["flotilla_planned"], "a variable of the role's own"
+    used = {name for path in (ROLE / "tasks").glob("*.yml") for name in re.findall(r"flotilla_\w+", path.read_text())}
+    given = set(re.findall(r'"(flotilla_\w+)"', (ROLE.parents[1] / "plugins/inventory/flakes.py").read_text()))
+    assert unknown_variables([*used, *given, "ansible_host", "flotilla_strategy"], known) == []
+    assert unknown_variables(["flotilla_stratgy", "flotilla_xyz", "ansible_goal"], known) == [
+        "flotilla_stratgy is no variable of flotilla.nixos; the nearest is flotilla_strategy",
+        "flotilla_xyz is no variable of flotilla.nixos",
+    ]
 
 
 def test_a_value_that_the_role_cannot_use_is_named() -> None:
