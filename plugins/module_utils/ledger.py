@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: the ledger's lines, one for each rollout of an update group, and what follows from them.
+
+Nothing but the lines decides what is known-good and who is late: any controller that has them says the same, in any order and
+however often they come. Times are in Unix seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from .outcome import Outcome
+
+#: Lines of another version are left alone and not read.
+_VERSION = 1
+
+
+class Source(StrEnum):
+    """What a rollout deployed."""
+
+    CANDIDATE = "candidate"
+    HEAD = "head"
+    WORKTREE = "worktree"  # with changes that no commit has
+
+
+class Ending(StrEnum):
+    """How a rollout of a group ended."""
+
+    COMPLETE = "complete"  # every host that was reached runs and has confirmed its system
+    STAGED = "staged"  # the same, but some wait for their next boot
+    PARTIAL = "partial"  # went on although hosts failed
+    HALTED = "halted"
+    NOT_STARTED = "not_started"  # failed before any host was touched
+    UNREACHED = "unreached"  # no host was there
+    UNFINISHED = "unfinished"  # was not to make anything permanent
+
+
+#: Goals that make a system permanent.
+_LASTING = ("switch", "boot")
+_RUNS = (Outcome.UNCHANGED, Outcome.UPDATED, Outcome.REBOOTED)
+_MOVED = (Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """What a rollout did to a host. system: what it was to get; previous: what it ran before."""
+
+    result: Outcome
+    system: str | None
+    previous: str | None
+    time: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A line of the ledger: one update group in one rollout.
+
+    pins: input → url, rev and such. by: who and from where. reason: why it stopped. soak: how long the group had to run well
+    before its commit counts as known-good. landed: the branch's head after landing.
+    """
+
+    id: str
+    group: str
+    commit: str
+    source: Source
+    goal: str
+    outcome: Ending
+    started: int
+    ended: int
+    hosts: Mapping[str, HostRecord]
+    pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by: Mapping[str, str] = field(default_factory=dict)
+    branch: str | None = None
+    landed: str | None = None
+    reason: str = ""
+    soak: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells a line from others."""
+        return self.id, self.group
+
+    @property
+    def proves(self) -> bool:
+        """True if it shows that the commit works on the group's hosts."""
+        return self.outcome is Ending.COMPLETE and self.source is not Source.WORKTREE
+
+    @property
+    def running(self) -> dict[str, str | None]:
+        """The hosts that run what they were to get, and that."""
+        return {name: host.system for name, host in self.hosts.items() if host.result in _RUNS}
+
+    def deployed(self, commit: str) -> bool:
+        """True if it is this commit that it deployed, and nothing else."""
+        return self.commit == commit and self.source is not Source.WORKTREE
+
+    def any(self, *results: Outcome) -> bool:
+        """True if any host has one of these results."""
+        return any(host.result in results for host in self.hosts.values())
+
+
+def ending(results: Iterable[Outcome], goal: str, *, halted: bool, touched: bool) -> Ending:
+    """How a rollout ended, by its hosts' results."""
+    found = set(results)
+    bad = any(result.bad for result in found)
+    if bad and not touched:
+        return Ending.NOT_STARTED
+    if halted:
+        return Ending.HALTED
+    if bad or Outcome.HELD in found:
+        return Ending.PARTIAL
+    reached = found - {Outcome.DEFERRED}
+    if not reached:
+        return Ending.UNREACHED
+    if reached & {Outcome.PLANNED, Outcome.COPIED} or goal not in _LASTING:
+        return Ending.UNFINISHED
+    return Ending.STAGED if Outcome.STAGED in reached else Ending.COMPLETE
+
+
+def to_line(rollout: Rollout) -> str:
+    """The line without its end: the same rollout always gives the same bytes, which merging by line needs."""
+    return json.dumps({"v": _VERSION, **as_dict(rollout)}, sort_keys=True, separators=(",", ":"))
+
+
+def as_dict(rollout: Rollout) -> dict[str, Any]:
+    """The rollout as plain values, times as text (UTC)."""
+    hosts = {
+        name: {
+            "result": str(host.result),
+            "system": host.system,
+            "previous": host.previous,
+            "time": iso(host.time),
+            **({"reason": host.reason} if host.reason else {}),
+        }
+        for name, host in rollout.hosts.items()
+    }
+    return {
+        "id": rollout.id,
+        "group": rollout.group,
+        "commit": rollout.commit,
+        "source": str(rollout.source),
+        "goal": rollout.goal,
+        "outcome": str(rollout.outcome),
+        "started": iso(rollout.started),
+        "ended": iso(rollout.ended),
+        "hosts": hosts,
+        "pins": {name: dict(pin) for name, pin in rollout.pins.items()},
+        "by": dict(rollout.by),
+        "branch": rollout.branch,
+        "landed": rollout.landed,
+        "reason": rollout.reason,
+        "soak": rollout.soak,
+    }
+
+
+def parse_line(line: str) -> Rollout | None:
+    """The rollout of a line; None if it is not one that we wrote: notes may hold anything."""
+    try:
+        value = json.loads(line)
+        if value["v"] != _VERSION:
+            return None
+        return Rollout(
+            id=_text(value["id"]),
+            group=_text(value["group"]),
+            commit=_text(value["commit"]),
+            source=Source(value["source"]),
+            goal=_text(value["goal"]),
+            outcome=Ending(value["outcome"]),
+            started=_unix(value["started"]),
+            ended=_unix(value["ended"]),
+            hosts={name: _host(host) for name, host in value["hosts"].items()},
+            pins={name: dict(pin) for name, pin in value["pins"].items()},
+            by=dict(value["by"]),
+            branch=value["branch"],
+            landed=value["landed"],
+            reason=_text(value["reason"]),
+            soak=int(value["soak"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _host(value: Mapping[str, Any]) -> HostRecord:
+    return HostRecord(
+        Outcome(value["result"]), value["system"], value["previous"], _unix(value["time"]), _text(value.get("reason", ""))
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def iso(time: int) -> str:
+    """A time as text, in UTC, to the second."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _unix(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def in_order(rollouts: Iterable[Rollout], group: str | None = None) -> list[Rollout]:
+    """Each rollout once, those that ended first first; only the group's, if one is given."""
+    found: dict[tuple[str, str], Rollout] = {}
+    for rollout in rollouts:
+        if group in (None, rollout.group):
+            other = found.get(rollout.key)
+            found[rollout.key] = rollout if other in (None, rollout) else min(rollout, other, key=to_line)
+    return sorted(found.values(), key=lambda rollout: (rollout.ended, rollout.started, rollout.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A stretch of time in which a group ran a commit well.
+
+    proven: its begin. systems: what its hosts ran. ended: when the group left it or failed on it.
+    """
+
+    group: str
+    commit: str
+    proven: int
+    soak: int
+    systems: Mapping[str, str | None]
+    ended: int | None = None
+
+    @property
+    def good_from(self) -> int:
+        """The time at which the soak is over."""
+        return self.proven + self.soak
+
+    def stands(self, now: int) -> bool:
+        """True if the soak has passed by `now`, undisturbed."""
+        return self.good_from <= now and (self.ended is None or self.good_from <= self.ended)
+
+
+def proofs(rollouts: Iterable[Rollout], group: str) -> list[Proof]:
+    """The group's stretches, in order.
+
+    A stretch begins with a rollout that proves its commit. It ends when a rollout of that commit has a host fail, and when one of
+    another commit moves a host. What fails elsewhere and leaves the hosts where they were does not count against it. Where a
+    new commit has the very systems that the hosts run, their stretch goes on under its name: the soak is theirs.
+    """
+    done: list[Proof] = []
+    now: Proof | None = None
+    for line in in_order(rollouts, group):
+        if now is not None and not _ends(now, line):
+            now = _after(now, line)
+            continue
+        if now is not None:
+            done.append(replace(now, ended=max(now.proven, line.started)))
+            now = None
+        if line.proves:
+            now = Proof(group, line.commit, line.ended, line.soak, line.running)
+    return [*done, now] if now is not None else done
+
+
+def _ends(proof: Proof, line: Rollout) -> bool:
+    if not line.deployed(proof.commit):
+        # Somebody may have brought hosts elsewhere by hand.
+        elsewhere = any(system != proof.systems.get(name, system) for name, system in line.running.items())
+        return elsewhere or line.any(*_MOVED)
+    return line.any(Outcome.FAILED, Outcome.ROLLED_BACK) and line.outcome is not Ending.NOT_STARTED
+
+
+def _after(proof: Proof, line: Rollout) -> Proof:
+    """The same stretch after another rollout. Its soak counts, unless the one before is over."""
+    if not line.proves:
+        return proof
+    soak = proof.soak if proof.good_from <= line.ended else line.soak
+    if line.deployed(proof.commit):
+        return replace(proof, soak=soak, systems={**proof.systems, **line.running})
+    if proof.systems.items() <= line.running.items():
+        return replace(proof, commit=line.commit, soak=soak, systems=line.running)
+    # It has shown too little of the group to take the place of a commit that has shown more.
+    return proof
+
+
+def known_good(rollouts: Iterable[Rollout], group: str, now: int) -> Proof | None:
+    """What the group last proved, as of `now`; None if there is nothing."""
+    standing = [proof for proof in proofs(rollouts, group) if proof.stands(now)]
+    return standing[-1] if standing else None
+
+
+def soaking(rollouts: Iterable[Rollout], group: str, now: int) -> Proof | None:
+    """What the group runs well, but not for long enough yet."""
+    last = next(reversed(proofs(rollouts, group)), None)
+    return last if last is not None and last.ended is None and last.good_from > now else None
+
+
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """A host that is late. since: when it was first missed. commit, system, reason: of the last rollout that missed it."""
+
+    host: str
+    group: str
+    since: int
+    commit: str
+    system: str | None
+    reason: str
+    missed: int = 1
+
+
+def deferred(rollouts: Iterable[Rollout], group: str) -> list[Deferral]:
+    """The hosts that were not there in a rollout of the group and that no rollout has brought up to date since.
+
+    A rollout of another group closes it, too: the host has moved there.
+    """
+    late: dict[str, Deferral] = {}
+    for line in in_order(rollouts):
+        for name, host in line.hosts.items():
+            if host.result is Outcome.DEFERRED and line.group == group:
+                before = late.get(name)
+                since, missed = (before.since, before.missed + 1) if before else (line.started, 1)
+                late[name] = Deferral(name, group, since, line.commit, host.system, host.reason, missed)
+            elif host.result in (*_RUNS, Outcome.STAGED) and line.goal in _LASTING:
+                late.pop(name, None)
+    return [late[name] for name in sorted(late)]
+
+
+def last_rollouts(rollouts: Iterable[Rollout], group: str, count: int) -> Sequence[Rollout]:
+    """The group's newest rollouts, newest first."""
+    return in_order(rollouts, group)[::-1][:count]

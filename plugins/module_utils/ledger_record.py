@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: the ledger in a repository: recording rollouts, and what known-good names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import git
+from .errors import BadInput, FlotillaError, masked
+from .git_notes import Note, append, notes
+from .ledger import (
+    Deferral,
+    HostRecord,
+    Proof,
+    Rollout,
+    Source,
+    deferred,
+    ending,
+    known_good,
+    parse_line,
+    soaking,
+    to_line,
+)
+from .lockfile import parse_lock, pins
+from .update_group import UpdateGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be recorded of one group. commit None: the head of its branch, where not even that came out.
+
+    touched: whether any host was. halted: whether the gate stopped the group.
+    """
+
+    group: UpdateGroup
+    commit: str | None
+    source: Source
+    hosts: Mapping[str, HostRecord]
+    halted: bool = False
+    touched: bool = True
+    reason: str = ""
+    soak: int = 0
+    branch: str | None = None
+    landed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What the groups of one rollout share. id: no other rollout has it. by: who and from where."""
+
+    id: str
+    goal: str
+    started: int
+    ended: int
+    by: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the ledger says of a group. ref: the commit that its known-good ref names (None: it is not there)."""
+
+    known_good: Proof | None
+    soaking: Proof | None
+    deferred: Sequence[Deferral]
+    ref: str | None
+    rollouts: Sequence[Rollout]
+
+
+def known_good_ref(group: str) -> str:
+    """The ref that names what a group has proven."""
+    return f"refs/flotilla/known-good/{group}"
+
+
+def read(repo: git.Repository) -> list[Rollout]:
+    """The rollouts in the repository's ledger."""
+    return _rollouts(notes(repo))
+
+
+def _rollouts(there: Sequence[Note]) -> list[Rollout]:
+    return [rollout for note in there for line in note.lines if (rollout := parse_line(line)) is not None]
+
+
+def standing(repo: git.Repository, group: str, rollouts: Sequence[Rollout], now: int) -> Standing:
+    """What these rollouts say of a group at a time."""
+    return Standing(
+        known_good(rollouts, group, now),
+        soaking(rollouts, group, now),
+        deferred(rollouts, group),
+        git.commit_of(repo, known_good_ref(group)),
+        [rollout for rollout in rollouts if rollout.group == group],
+    )
+
+
+def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Rollout:
+    """The line for a report; BadInput if the repository does not have its commit."""
+    group = report.group
+    branch = report.branch or group.branch or git.current_branch(repo)
+    if report.commit is None:
+        commit: str | None = git.branch_head(repo, branch)
+    else:
+        commit = git.commit_of(repo, report.commit)
+    if commit is None:
+        raise BadInput(
+            group.name,
+            f"the repository {repo.path} has no commit {report.commit}, so its rollout cannot be recorded there",
+            "Fetch it, or name the repository that it is in.",
+        )
+    results = [host.result for host in report.hosts.values()]
+    return Rollout(
+        id=occasion.id,
+        group=group.name,
+        commit=commit,
+        source=report.source,
+        goal=occasion.goal,
+        outcome=ending(results, occasion.goal, halted=report.halted, touched=report.touched),
+        started=occasion.started,
+        ended=occasion.ended,
+        hosts=report.hosts,
+        pins=_pins(repo, group, commit),
+        by=occasion.by,
+        branch=branch,
+        landed=report.landed,
+        reason=report.reason,
+        soak=report.soak,
+    )
+
+
+def _pins(repo: git.Repository, group: UpdateGroup, commit: str) -> dict[str, dict[str, Any]]:
+    """The pins of those inputs that the group may move; none where the lock cannot be read, which the rollout has said."""
+    entry = git.entries(repo, commit, [group.lock]).get(group.lock)
+    if entry is None:
+        return {}
+    try:
+        found = pins(parse_lock(git.show(repo, entry.blob), group.name, group.lock))
+    except FlotillaError:
+        return {}
+    if group.inputs is not None:
+        mine = {name.split("/")[0] for name in group.inputs}
+        found = {name: pin for name, pin in found.items() if name in mine}
+    return {name: {"url": masked(pin.url), "rev": pin.rev, "date": pin.date} for name, pin in found.items()}
+
+
+def record(repo: git.Repository, rollouts: Sequence[Rollout], token: str, *, check: bool = False) -> list[Rollout]:
+    """Add the rollouts to the ledger, in one step; those that it did not have (the same id and group) are returned.
+
+    check: only say which these are.
+    """
+    added: list[Rollout] = []
+
+    def wanted(there: Sequence[Note]) -> dict[str, list[str]]:
+        known = {rollout.key for rollout in _rollouts(there)}
+        added[:] = [rollout for rollout in rollouts if rollout.key not in known]
+        lines: dict[str, list[str]] = {}
+        for rollout in added:
+            lines.setdefault(rollout.commit, []).append(to_line(rollout))
+        return lines
+
+    if check:
+        wanted(notes(repo))
+    else:
+        append(repo, wanted, token)
+    return added
+
+
+def settle(repo: git.Repository, group: str, rollouts: Sequence[Rollout], now: int, *, check: bool = False) -> bool:
+    """Let the known-good ref name what these rollouts prove; whether it had to move.
+
+    Without a proof it stays where it is. BadInput if the commit is not in the repository (a ledger from elsewhere may tell of
+    commits that were never pushed), CommandFailed if the ref cannot be written.
+    """
+    proof = known_good(rollouts, group, now)
+    ref = known_good_ref(group)
+    before = git.commit_of(repo, ref)
+    if proof is None or proof.commit == before:
+        return False
+    if git.commit_of(repo, proof.commit) is None:
+        raise BadInput(
+            group,
+            f"its known-good commit {proof.commit[:12]} is not in the repository {repo.path}",
+            "Fetch it from the controller that rolled it out; the ledger says which.",
+        )
+    # False if another run was faster: it has read the same ledger.
+    return check or git.update_ref(repo, ref, proof.commit, before, f"flotilla: {group} has proven it")

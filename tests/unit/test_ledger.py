@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger's lines, and what follows from them: what is known-good, what soaks, and who is late."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from ansible_collections.flotilla.nixos.plugins.module_utils.durations import seconds
+from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
+from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import (
+    Ending,
+    HostRecord,
+    Proof,
+    Rollout,
+    Source,
+    deferred,
+    ending,
+    in_order,
+    known_good,
+    parse_line,
+    proofs,
+    soaking,
+    to_line,
+)
+from ansible_collections.flotilla.nixos.plugins.module_utils.outcome import Outcome
+from hypothesis import given
+from hypothesis import strategies as st
+
+DAY = 86400
+
+
+def rollout(
+    at: int,
+    commit: str,
+    hosts: Mapping[str, str] | None = None,
+    *,
+    soak: int = 0,
+    goal: str = "switch",
+    source: str = "head",
+    group: str = "sbcs",
+    halted: bool = False,
+    touched: bool = True,
+    systems: str | None = None,
+    name: str | None = None,
+) -> Rollout:
+    """A rollout of ten seconds that ended at a time. systems: what the hosts were to get, by the commit otherwise."""
+    found = {
+        host: HostRecord(Outcome(result), f"/nix/store/{systems or commit}-{host}", None, at)
+        for host, result in (hosts or {"pi-1": "updated"}).items()
+    }
+    return Rollout(
+        id=name or f"r{at}",
+        group=group,
+        commit=commit,
+        source=Source(source),
+        goal=goal,
+        outcome=ending([host.result for host in found.values()], goal, halted=halted, touched=touched),
+        started=at - 10,
+        ended=at,
+        hosts=found,
+        soak=soak,
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "goal", "halted", "touched", "outcome"),
+    [
+        ("updated unchanged rebooted", "switch", False, True, "complete"),
+        ("updated deferred", "switch", False, True, "complete"),
+        ("updated", "boot", False, True, "complete"),
+        ("updated staged", "boot", False, True, "staged"),
+        ("updated failed", "switch", False, True, "partial"),
+        ("updated rolled_back", "switch", False, True, "partial"),
+        ("updated held", "switch", False, True, "partial"),
+        ("updated failed held", "switch", True, True, "halted"),
+        ("deferred held", "switch", True, True, "halted"),
+        ("failed held", "switch", True, False, "not_started"),
+        ("failed", "switch", False, False, "not_started"),
+        ("deferred deferred", "switch", False, True, "unreached"),
+        ("", "switch", False, True, "unreached"),
+        ("planned", "switch", False, True, "unfinished"),
+        ("updated copied", "switch", False, True, "unfinished"),
+        ("updated", "test", False, True, "unfinished"),
+        ("planned", "dry-activate", False, True, "unfinished"),
+    ],
+)
+def test_how_a_rollout_ended(results: str, goal: str, halted: bool, touched: bool, outcome: str) -> None:
+    found = [Outcome(result) for result in results.split()]
+    assert ending(found, goal, halted=halted, touched=touched) == outcome
+
+
+BAD = {"pi-1": "updated", "pi-2": "rolled_back"}
+TWO = {"pi-1": "updated", "pi-2": "updated"}
+SAME = {"pi-1": "unchanged", "pi-2": "unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "now", "good", "since"),
+    [
+        pytest.param([], 100, None, None, id="an empty ledger"),
+        pytest.param([rollout(100, "A")], 100, "A", 100, id="no soak"),
+        pytest.param([rollout(100, "A", soak=50)], 149, None, None, id="the soak is not over"),
+        pytest.param([rollout(100, "A", soak=50)], 150, "A", 150, id="the soak is over"),
+        pytest.param([rollout(100, "A"), rollout(200, "B", soak=50)], 249, "A", 100, id="the one before, while the next soaks"),
+        pytest.param([rollout(100, "A"), rollout(200, "B", soak=50)], 250, "B", 250, id="the next"),
+        pytest.param(
+            [rollout(100, "A", soak=200), rollout(200, "B", soak=50)], 999, "B", 250, id="left before its soak was over"
+        ),
+        pytest.param([rollout(100, "A", TWO | {"pi-3": "deferred"})], 100, "A", 100, id="late hosts do not count"),
+        pytest.param([rollout(100, "A", BAD)], 999, None, None, id="a host was rolled back"),
+        pytest.param([rollout(100, "A", {"pi-1": "staged"}, goal="boot")], 999, None, None, id="nobody has booted it"),
+        pytest.param([rollout(100, "A", goal="test")], 999, None, None, id="only tested"),
+        pytest.param([rollout(100, "A", source="worktree")], 999, None, None, id="no commit has it"),
+        pytest.param([rollout(100, "A", group="servers")], 999, None, None, id="another group"),
+        pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", BAD)], 999, None, None, id="rolled back in the soak"),
+        pytest.param([rollout(100, "A", TWO, soak=50), rollout(200, "A", BAD)], 999, "A", 150, id="rolled back after the soak"),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "A", BAD), rollout(130, "A", TWO, soak=50)],
+            999,
+            "A",
+            180,
+            id="rolled back in the soak, and proven again",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "B", {"pi-1": "rolled_back", "pi-2": "held"}, halted=True)],
+            150,
+            "A",
+            150,
+            id="another commit that failed and left all hosts where they were",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "B", BAD)], 999, None, None, id="another commit that moved a host"
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "A", {"pi-1": "failed", "pi-2": "held"}, touched=False)],
+            150,
+            "A",
+            150,
+            id="an upstream that did not answer",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "A", {"pi-1": "deferred", "pi-2": "deferred"})],
+            150,
+            "A",
+            150,
+            id="nobody there",
+        ),
+        pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", SAME, soak=50)], 150, "A", 150, id="run again"),
+        pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", SAME, soak=5)], 120, "A", 105, id="a shorter soak now"),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=5), rollout(120, "A", SAME, soak=50)], 120, "A", 105, id="a longer one too late"
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "B", SAME, soak=50, systems="A")],
+            150,
+            "B",
+            150,
+            id="a commit that changes nothing for the group",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "B", {"pi-1": "unchanged"}, soak=50, systems="A")],
+            999,
+            "A",
+            150,
+            id="a commit of which too little was seen",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "A", BAD, source="worktree")],
+            999,
+            None,
+            None,
+            id="a work tree on that commit that moved a host",
+        ),
+        pytest.param([rollout(100, "A"), rollout(100, "A")], 999, "A", 100, id="the same line twice"),
+        pytest.param(
+            [rollout(100, "A", TWO), rollout(200, "B", SAME, soak=50), rollout(300, "A", BAD)],
+            250,
+            "B",
+            250,
+            id="a commit that was deployed by hand",
+        ),
+    ],
+)
+def test_known_good(lines: list[Rollout], now: int, good: str | None, since: int | None) -> None:
+    proof = known_good(lines, "sbcs", now)
+    assert (proof.commit, proof.good_from) == (good, since) if proof else (good, since) == (None, None)
+
+
+def test_the_systems_of_known_good() -> None:
+    lines = [rollout(100, "A", {"pi-1": "updated", "pi-2": "deferred"}), rollout(200, "A", {"pi-2": "updated"})]
+    proof = known_good(lines, "sbcs", 200)
+    assert proof == Proof("sbcs", "A", 100, 0, {"pi-1": "/nix/store/A-pi-1", "pi-2": "/nix/store/A-pi-2"})
+
+
+def test_what_soaks() -> None:
+    lines = [rollout(100, "A", soak=DAY)]
+    found = soaking(lines, "sbcs", 200)
+    assert found is not None
+    assert (found.commit, found.good_from) == ("A", 100 + DAY)
+    assert soaking(lines, "sbcs", 100 + DAY) is None
+    assert soaking([*lines, rollout(200, "A", {"pi-1": "failed"})], "sbcs", 200) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "late"),
+    [
+        pytest.param([rollout(100, "A", TWO)], {}, id="nobody"),
+        pytest.param([rollout(100, "A", {"pi-1": "deferred"})], {"pi-1": (90, "A", 1)}, id="missed once"),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "deferred", "pi-2": "updated"})],
+            {"pi-1": (90, "B", 2)},
+            id="missed twice",
+        ),
+        pytest.param([rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "updated"})], {}, id="updated"),
+        pytest.param([rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "unchanged"})], {}, id="was right"),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "staged"}, goal="boot")], {}, id="staged"
+        ),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "updated"}, goal="test")],
+            {"pi-1": (90, "A", 1)},
+            id="only tested",
+        ),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-1": "rolled_back"})],
+            {"pi-1": (90, "A", 1)},
+            id="there, but rolled back",
+        ),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "B", {"pi-2": "updated"})],
+            {"pi-1": (90, "A", 1)},
+            id="a rollout without it",
+        ),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"}), rollout(200, "A", {"pi-1": "updated"}, group="desktops")],
+            {},
+            id="moved to another group",
+        ),
+        pytest.param([rollout(100, "A", {"web1": "deferred"}, group="servers")], {}, id="late in another group"),
+    ],
+)
+def test_who_is_late(lines: list[Rollout], late: dict[str, tuple[int, str, int]]) -> None:
+    assert {d.host: (d.since, d.commit, d.missed) for d in deferred(lines, "sbcs")} == late
+
+
+def test_a_line_is_one_line_and_always_the_same() -> None:
+    one = rollout(100, "A", {"pi-1": "updated", "pi-2": "failed"}, soak=5)
+    other = replace(one, hosts=dict(reversed(list(one.hosts.items()))))
+    line = to_line(replace(one, reason='pi-2 failed:\n"no" ü'))
+    assert "\n" not in line
+    assert line.isascii()
+    assert to_line(one) == to_line(other)
+    assert list(json.loads(line)) == sorted(json.loads(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "Reviewed-by: Op Erator",
+        "{}",
+        "[]",
+        "null",
+        '{"v": 2}',
+        to_line(rollout(1, "A")).replace('"v":1', '"v":2'),
+        to_line(rollout(1, "A")).replace("complete", "excellent"),
+        to_line(rollout(1, "A")).replace("1970-01-01T00:00:01Z", "yesterday"),
+        to_line(rollout(1, "A"))[:-1],
+        to_line(rollout(1, "A")).replace('"group":"sbcs"', '"group":7'),
+    ],
+)
+def test_lines_that_are_not_ours(line: str) -> None:
+    assert parse_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [
+        (0, 0), (90, 90), (1.5, 1), ("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("2d", 2 * DAY), ("1w", 7 * DAY),
+        ("1h 30m", 5400), (" 1d12h ", 129600), (None, 0),
+    ],
+)  # fmt: skip
+def test_lengths_of_time(value: str | float | None, length: int) -> None:
+    assert seconds("sbcs", "flotilla_soak", value) == length
+
+
+@pytest.mark.parametrize("value", ["", "two days", "2y", "-1", -1, "1.5h", "1 2", True])
+def test_what_is_no_length_of_time(value: str | float) -> None:
+    with pytest.raises(BadInput, match=r"^sbcs: flotilla_soak is no length of time: .* such as 2d\.$"):
+        seconds("sbcs", "flotilla_soak", value)
+
+
+BROKEN = (Outcome.FAILED, Outcome.ROLLED_BACK)
+HOSTS = st.dictionaries(
+    st.sampled_from(["pi-1", "pi-2", "pi-3"]),
+    st.sampled_from(["unchanged", "updated", "rebooted", "staged", "failed", "rolled_back", "held", "deferred"]),
+    min_size=1,
+)
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> list[Rollout]:
+    """Rollouts of one group, one after the other."""
+    lines: list[Rollout] = []
+    at = 100
+    for _number in range(draw(st.integers(0, 8))):
+        at += draw(st.integers(11, 200))
+        commit = draw(st.sampled_from("ABC"))
+        lines.append(
+            rollout(
+                at,
+                commit,
+                draw(HOSTS),
+                soak=draw(st.sampled_from([0, 60, 300])),
+                source=draw(st.sampled_from(["head", "head", "candidate", "worktree"])),
+                systems=draw(st.sampled_from([commit, "X"])),
+                touched=draw(st.booleans()),
+                halted=draw(st.booleans()),
+            )
+        )
+    return lines
+
+
+@given(ledgers())
+def test_a_line_says_it_all(lines: list[Rollout]) -> None:
+    assert [parse_line(to_line(line)) for line in lines] == lines
+
+
+@given(ledgers(), st.randoms(use_true_random=False), st.integers(0, 3000))
+def test_neither_order_nor_repetition_matters(lines: list[Rollout], random: object, now: int) -> None:
+    mixed = lines + lines[:2]
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+    assert in_order(mixed) == lines
+    assert known_good(mixed, "sbcs", now) == known_good(lines, "sbcs", now)
+    assert deferred(mixed, "sbcs") == deferred(lines, "sbcs")
+
+
+@given(ledgers(), st.integers(0, 3000))
+def test_what_is_known_good_was_proven_and_has_soaked(lines: list[Rollout], now: int) -> None:
+    proof = known_good(lines, "sbcs", now)
+    if proof is None:
+        return
+    assert proof.good_from <= now
+    first = next(line for line in lines if line.proves and line.commit == proof.commit and line.ended >= proof.proven)
+    soak = [line for line in lines if first.ended < line.started < proof.good_from and line.deployed(proof.commit)]
+    assert not [line for line in soak if line.outcome is not Ending.NOT_STARTED and line.any(*BROKEN)]
+
+
+@given(ledgers(), st.integers(0, 10))
+def test_what_happens_later_does_not_take_back_what_was_known(lines: list[Rollout], count: int) -> None:
+    """Whatever begins after a time, what was known-good then is the same, if under the name of a commit with the same systems."""
+    now = lines[count].started if count < len(lines) else 10_000
+    before, after = known_good(lines[:count], "sbcs", now), known_good(lines, "sbcs", now)
+    assert (before and before.proven) == (after and after.proven)
+
+
+@given(ledgers())
+def test_known_good_never_goes_back(lines: list[Rollout]) -> None:
+    found = [proof.good_from for now in range(0, 2000, 200) if (proof := known_good(lines, "sbcs", now))]
+    assert found == sorted(found)
+
+
+@given(ledgers())
+def test_stretches_follow_each_other(lines: list[Rollout]) -> None:
+    found = proofs(lines, "sbcs")
+    for one, next_one in itertools.pairwise(found):
+        assert one.ended is not None
+        assert one.proven <= one.ended <= next_one.proven
+
+
+@given(ledgers())
+def test_late_hosts_were_missed_and_not_seen_since(lines: list[Rollout]) -> None:
+    late = {d.host for d in deferred(lines, "sbcs")}
+    for host in ("pi-1", "pi-2", "pi-3"):
+        results = [line.hosts[host].result for line in lines if host in line.hosts]
+        done = [n for n, r in enumerate(results) if r in (Outcome.UNCHANGED, Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED)]
+        since = results[done[-1] + 1 :] if done else results
+        assert (host in late) == (Outcome.DEFERRED in since)
+
+
+def test_only_a_complete_rollout_proves() -> None:
+    assert [e for e in Ending if replace(rollout(1, "A"), outcome=e).proves] == [Ending.COMPLETE]
