@@ -25,7 +25,7 @@ RESULTS = TOP / ".cache/results"
 #: The testbed's hosts are containers, with bridges and mounts.
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "--preserve-env=CI,PATH,PYTHONDONTWRITEBYTECODE")
 #: Tests mostly wait for hosts, and each worker has a fleet of its own.
-SPREAD = ("-v", "-n", "4", "--dist", "loadgroup")
+SPREAD = ("-v", "-n", "4")
 
 
 def pytest(name: str, pair: str, *arguments: str, **options: object) -> Stage:
@@ -43,7 +43,7 @@ def stages() -> dict[str, list[Stage]]:
     return {
         "lint": lint,
         "unit": [pytest(f"unit-{pair}", pair, "-q", "tests/unit") for pair in PAIRS],
-        "packaging": [pytest("packaging", "floor", "-q", "-n", "2", "--dist", "loadgroup", "tests/packages")],
+        "packaging": [pytest("packaging", "floor", "-q", "-n", "2", "tests/packages")],
         "molecule": [base, Stage("molecule", [*AS_ROOT, "scripts/molecule", "test"], after=quick)],
         "integration": [base, pytest("integration", "floor", "tests/integration", *SPREAD, after=quick, live=True)],
     }

@@ -10,8 +10,21 @@ from pathlib import Path
 
 import pytest
 from clean_install import TOP, Install, copy_tree
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 PAIRS = {"floor": TOP / ".venv", "newest": TOP / ".venv-newest"}
+
+
+class EachPairOnOneWorker(LoadScopeScheduling):
+    """Installs of the same pair are shared."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((pair for pair in PAIRS if f"[{pair}" in nodeid), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return EachPairOnOneWorker(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_tree(tmp_path_factory.mktemp("tree") / "checkout")
 
 
-@pytest.fixture(scope="session", params=[pytest.param(pair, marks=pytest.mark.xdist_group(pair)) for pair in PAIRS])
+@pytest.fixture(scope="session", params=list(PAIRS))
 def install(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Install]:
     """`pip install .` in a clean environment, as a user would do it, on each tested Python."""
     folder = tmp_path_factory.mktemp(request.param)
