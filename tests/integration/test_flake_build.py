@@ -343,7 +343,7 @@ def named(**fields: Any) -> Any:
     [
         (untracked, "new: hosts/new/flake.nix is not tracked by git, so nix does not see it. Run: git add hosts/new/flake.nix"),
         (ignored_lock, "new: hosts/new/flake.lock is ignored by git, so nix does not see it. Run: git add --force"),
-        (unlocked, "new: evaluation failed: the lock is not complete for its flake.nix"),
+        (unlocked, "new: there is no hosts/new/flake.lock. Lock it (flotilla_update=true, or `nix flake lock`)"),
         (
             lock_with("<<<<<<< ours\n{}\n=======\n>>>>>>> theirs\n"),
             "sbcs: the lock hosts/sbcs/flake.lock has a merge conflict in it",
