@@ -90,19 +90,30 @@ class Change:
 def parse_lock(text: str, subject: str, path: str) -> Lock:
     """The lock in a file's text; BadInput that says what is wrong with it. subject: the update group; path: for the message."""
     raw = _json(text, subject, path)
-    version = raw.get("version")
-    if version not in VERSIONS or isinstance(version, bool):
-        raise BadInput(
-            subject,
-            f"the lock {path} has version {version!r}, and only {VERSIONS[0]} to {VERSIONS[-1]} can be read",
-            "Write it again with a current nix: delete it, run `nix flake lock`, and commit.",
-        )
+    version = _version(raw, subject, path)
     nodes, root = raw.get("nodes"), raw.get("root")
     if not isinstance(nodes, dict) or not isinstance(root, str) or root not in nodes:
         raise _broken(subject, path, "it has no root node")
     lock = Lock(version, root, {key: _node(node, key, subject, path) for key, node in nodes.items()}, raw)
     _check_edges(lock, subject, path)
     return lock
+
+
+def _version(raw: Mapping[str, Any], subject: str, path: str) -> int:
+    version = raw.get("version")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise _broken(
+            subject, path, f"it is another program's, as it has version {version!r} and {', '.join(sorted(raw)) or 'nothing'}"
+        )
+    if version in VERSIONS:
+        return version
+    fix = (
+        "It is of a newer nix than is known here: lock with an older one, or update this collection."
+        if version > VERSIONS[-1]
+        else "Write it again with a current nix: delete it, run `nix flake lock`, and commit."
+    )
+    known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
+    raise BadInput(subject, f"the lock {path} has version {version!r}, and only {known} can be read", fix)
 
 
 def _json(text: str, subject: str, path: str) -> dict[str, Any]:
@@ -112,16 +123,19 @@ def _json(text: str, subject: str, path: str) -> dict[str, Any]:
         raise BadInput(
             subject, f"the lock {path} is encrypted by git-crypt, and nix cannot read it", "Leave lock files out of git-crypt."
         )
-    if any(line.startswith(_CONFLICT) for line in text.splitlines(keepends=True)):
+    lines = text.splitlines(keepends=True)
+    if conflict := next((number for number, line in enumerate(lines, 1) if line.startswith(_CONFLICT)), None):
         raise BadInput(
             subject,
             f"the lock {path} has a merge conflict in it",
-            "Take one side (git checkout --ours or --theirs), update the inputs again, and commit.",
+            "Take one side (git checkout --ours or --theirs), update the inputs again, and commit. "
+            f"The conflict begins at line {conflict}.",
         )
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _broken(subject, path, f"it is not JSON: {error}") from error
+        begins = "" if text.lstrip().startswith("{") else f" (it begins with {text.split(chr(10))[0][:50]!r})"
+        raise _broken(subject, path, f"it is not JSON: {error}{begins}") from error
     if not isinstance(raw, dict):
         raise _broken(subject, path, "it is not a JSON object")
     return raw
