@@ -72,14 +72,14 @@ def candidate_ref(group: UpdateGroup) -> str:
     return f"refs/flotilla/candidate/{group.name}"
 
 
-def guard_link(repo: git.Repository, group: UpdateGroup) -> str:
-    """The path of the lock by which one run at a time works on a group's lock file; see builder_files.held."""
-    return f"{repo.git_dir}/flotilla/busy/{group.lock.replace('/', '+')}"
-
-
 def known_good_ref(group: UpdateGroup) -> str:
     """The ref that names the commit that a group's hosts have last proven."""
     return f"refs/flotilla/known-good/{group.name}"
+
+
+def guard_link(repo: git.Repository, group: UpdateGroup) -> str:
+    """The path of the lock by which one run at a time works on a group's lock file; see builder_files.held."""
+    return f"{repo.git_dir}/flotilla/busy/{group.lock.replace('/', '+')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,14 @@ def candidate_with(
     run: Run,
     make: Callable[[Locking, Lock | None], NewLock],
     *,
+    mends: bool = False,
     allow_dirty: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> Candidate:
-    """The candidate with the lock that `make` gives for the branch's head and its lock; otherwise as make_candidate."""
+    """The candidate with the lock that `make` gives for the branch's head and its lock; otherwise as make_candidate.
+
+    mends: a lock there that cannot be read is taken for none.
+    """
     repo = git.open_repository(runner, group.repo, group.name)
     git.require_identity(repo)
     branch = group.branch or git.current_branch(repo)
@@ -132,7 +136,7 @@ def candidate_with(
         base = git.branch_head(repo, branch)
         warnings = _work_tree_warnings(repo, group, branch, allow_dirty)
         require_flake(repo, group, base)
-        old = lock_at(repo, group, base)
+        old = lock_at(repo, group, base, mends=mends)
         made = make(Locking(repo, group, base, scratch, run.answers, on_line), old)
         new = parse_lock(made.text, group.name, f"{group.lock} that nix wrote")
         found = difference(old, new)
@@ -193,14 +197,19 @@ def _commit(repo: git.Repository, group: UpdateGroup, base: str, text: str, mess
     return commit
 
 
-def lock_at(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:
-    """The group's lock in a commit, None if it has none yet."""
+def lock_at(repo: git.Repository, group: UpdateGroup, commit: str, *, mends: bool = False) -> Lock | None:
+    """The group's lock in a commit, None if it has none yet. mends: None too for one that cannot be read."""
     entry = git.entries(repo, commit, [group.lock]).get(group.lock)
     if entry is None:
         return None
     if entry.mode == "120000":
         raise BadInput(group.name, f"the lock {group.lock} is a symbolic link", "Name the file it leads to in flotilla_lock.")
-    return parse_lock(git.show(repo, entry.blob), group.name, group.lock)
+    try:
+        return parse_lock(git.show(repo, entry.blob), group.name, group.lock)
+    except BadInput:
+        if mends:
+            return None
+        raise
 
 
 def _work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | None, allow_dirty: bool) -> tuple[str, ...]:

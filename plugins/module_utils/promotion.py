@@ -69,7 +69,8 @@ def restore(
 ) -> Candidate:
     """A candidate with the pins that the group's lock had at a commit (or `known-good`); inputs that came later keep theirs.
 
-    As make_candidate otherwise. BadInput that names the inputs which flake.nix has from elsewhere since.
+    As make_candidate otherwise, but a lock that cannot be read, such as one with a conflict in it, is replaced.
+    BadInput that names the inputs which flake.nix has from elsewhere since.
     """
     short = to if to == KNOWN_GOOD else ""
     origin = _origin(runner, group, to, short)
@@ -83,7 +84,7 @@ def restore(
         notes = (*_rewired(group, origin, made), *_newcomers(group, origin, new, inputs))
         return NewLock((origin.lock if same else new).to_text(), notes, f"back to {origin.name}", where)
 
-    return candidate_with(runner, group, run, restored, allow_dirty=allow_dirty)
+    return candidate_with(runner, group, run, restored, mends=True, allow_dirty=allow_dirty)
 
 
 def _origin(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -> Origin:
@@ -191,4 +192,4 @@ def _newcomers(group: UpdateGroup, origin: Origin, new: Lock, inputs: tuple[str,
     late = [name for name in root_inputs(new) if inputs is None and resolve(origin.lock, (name,)) is None]
     if not late:
         return ()
-    return (f"{group.name}: {', '.join(late)} came after {origin.name}, and keep the pins that they have.",)
+    return (f"{group.name}: {', '.join(late)} came after {origin.name}; kept as at the branch's head.",)

@@ -35,7 +35,8 @@ options:
         keep their pins. What is below a promoted input comes along. Only where the group's own C(flake.nix) lets something there
         follow another input, it goes on to do so.
       - V(restored) makes a candidate of each group with the pins that its lock had at a commit, see O(to). Inputs that
-        C(flake.nix) has gained since keep the pins that they have, and a warning names them.
+        C(flake.nix) has gained since keep the pins that they have, and a warning names them. A lock that cannot be read, such as
+        one that was committed with a conflict in it, is replaced.
       - V(promoted) and V(restored) need the same C(flake.nix) on both sides as far as these inputs go, as nix would otherwise
         lock to the newest revisions. Inputs that do not fit are an error that names them. O(inputs) leaves them out.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the

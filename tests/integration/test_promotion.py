@@ -254,8 +254,50 @@ def test_a_flake_that_both_share_has_gained_an_input(tmp_path: Path) -> None:
         promoted(fleet, "nixpkgs", group=stable, source=canary)
 
 
+WRAPPER = """{
+  inputs.nixpkgs.url = "git+file://UPSTREAM?ref=main";
+  inputs.all = { url = "path:../.."; inputs.nixpkgs.follows = "nixpkgs"; };
+  outputs = { self, all, ... }: { };
+}
+"""
+
+
+def test_stages_that_wrap_one_flake_take_along_what_they_do_not_override(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.write(".")
+    fleet.lock(".")
+    for name in ("prod", "dev"):
+        fleet.write(f"hosts/{name}", text=WRAPPER)
+        flake = f"path:{fleet.repo.path}?dir=hosts/{name}"
+        sh("nix", "flake", "lock", flake)
+        fleet.repo.commit()
+        fleet.release("2")
+        sh("nix", "flake", "update", "--flake", f"path:{fleet.repo.path}")
+        fleet.repo.commit()
+    dev, prod = (fleet.group(name, strategy="stage_flakes") for name in ("dev", "prod"))
+    made = promoted(fleet, group=prod, source=dev)
+    assert {change.input for change in made.changes} == {"nixpkgs", "all/dep", "all/dep/own"}
+    assert fleet.repo.git("diff", "--stat", f"{made.commit}:hosts/dev/flake.lock", f"{made.commit}:hosts/prod/flake.lock") == ""
+
+
+def test_branches(ahead: Fleet) -> None:
+    """The lock alone: what else differs between the branches stays as it is, for that is a merge."""
+    ahead.repo.git("branch", "stable")
+    ahead.lock("hosts/canary", "update")
+    canary, stable = (
+        ahead.group(name, strategy="group_branches", flake="hosts/canary", branch=branch) for name, branch in BRANCHES
+    )
+    made = promoted(ahead, group=stable, source=canary)
+    lock = "hosts/canary/flake.lock"
+    assert ahead.pins(made.commit, lock) == ahead.pins("main", lock) != ahead.pins("stable", lock)
+    assert accept(RUNNER, stable, run()).commit == ahead.repo.git("rev-parse", "stable")
+
+
+BRANCHES = (("canary", "main"), ("stable", "stable"))
+
+
 # No upstream is there at all: that nix takes these locks shows that it asks none.
-@settings(max_examples=10, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(groups=rings())
 def test_nix_agrees_about_any_two_locks(groups: Rings, tmp_path_factory: pytest.TempPathFactory) -> None:
     assume(groups.chosen)
@@ -304,15 +346,19 @@ def test_inputs_that_came_later_keep_their_pins_and_those_that_went_stay_away(ah
     made = restored(ahead, first)
     old, head = ahead.pins(first), ahead.pins("main")
     assert ahead.pins(made.commit) == {"nixpkgs": old["nixpkgs"], "dep": old["dep"], "late": head["late"]}
-    assert made.warnings == (f"stable: late came after {first[:7]}, and keep the pins that they have.",)
+    assert made.warnings == (f"stable: late came after {first[:7]}; kept as at the branch's head.",)
 
 
-def test_a_lock_that_was_deleted_comes_back(ahead: Fleet) -> None:
+@pytest.mark.parametrize("text", [None, "", "{\n<<<<<<< HEAD\n=======\n>>>>>>> other\n}\n"])
+def test_a_lock_that_is_gone_or_broken_comes_back(ahead: Fleet, text: str | None) -> None:
     first = ahead.repo.git("rev-parse", "main")
     ahead.repo.git("rm", "--quiet", "hosts/stable/flake.lock")
+    if text is not None:
+        ahead.repo.write("hosts/stable/flake.lock", text)
     ahead.repo.commit()
     made = restored(ahead, first)
-    assert ahead.pins(made.commit) == ahead.pins(first)
+    assert ahead.repo.git("diff", "--name-only", first, made.commit, "--", "hosts/stable") == ""
+    assert made.message == f"stable: lock the inputs (back to {first[:7]})"
 
 
 # The module

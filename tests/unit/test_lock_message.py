@@ -41,6 +41,19 @@ def test_subjects(changes: list[Change], subject: str) -> None:
     assert subject_line("sbcs", changes) == subject
 
 
+@pytest.mark.parametrize(
+    ("changes", "subject"),
+    [
+        ([change()], "stable: nixpkgs 2026-11-02 → 2026-11-20 (from canary)"),
+        ([change(), change("hm")], "stable: move nixpkgs, hm (from canary)"),
+        ([change(f"input-number-{n}") for n in range(9)], "stable: move input-number-0 and 8 more inputs (from canary)"),
+    ],
+)
+def test_subjects_say_whose_pins_they_are(changes: list[Change], subject: str) -> None:
+    assert subject_line("stable", changes, why="from canary") == subject
+    assert whole_message("stable", changes, why="from canary", origin="The pins of canary.").endswith("\n\nThe pins of canary.\n")
+
+
 def test_the_body_has_revisions_and_links() -> None:
     link = "https://github.com/NixOS/nixpkgs/compare/a...b"
     message = whole_message("sbcs", [Change("nixpkgs", pin("a", NOV_2), pin("b", NOV_20), link)])

@@ -43,6 +43,13 @@ def test_lock_with_overrides() -> None:
     runner.done()
 
 
+def test_lock_without_asking_any_upstream() -> None:
+    files = ["--reference-lock-file", "/tmp/old", "--output-lock-file", "/tmp/new"]
+    runner = FakeRunner([*NIX, "flake", "lock", FLAKE, "--offline", *files, *DIRTY])
+    nix_lock.lock(runner, "sbcs", FLAKE, {}, reference="/tmp/old", output="/tmp/new", offline=True)
+    runner.done()
+
+
 GUARD = [*NIX, "flake", "lock", FLAKE, "--no-update-lock-file", "--reference-lock-file", "/tmp/new", *DIRTY]
 CHANGES = "error: flake 'x' requires lock file changes but they're not allowed due to '--no-update-lock-file'"
 
