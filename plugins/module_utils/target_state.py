@@ -79,6 +79,10 @@ _REFUSALS: Mapping[str, tuple[str, str]] = {
         "/boot has {d[1]} bytes free, and the new kernel and initrd need {d[0]}",
         "Remove old generations there and run `/run/current-system/bin/switch-to-configuration boot`.",
     ),
+    "run_full": (
+        "/run has {d[0]} bytes free, and {d[1]} have to be set aside so that it can go back whatever happens",
+        "Remove what fills it (`du -x /run | sort -n` there).",
+    ),
     "switching": ("a switch that is not ours runs there ({d} is held)", "Wait until it is done."),
     "busy": ("{d} did not finish within 20 s", "Try again."),
     "check_failed": ("the new system's pre-switch check failed: {d}", "Nothing was changed. The whole output is in `log`."),

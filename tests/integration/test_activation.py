@@ -463,6 +463,22 @@ def test_a_killed_guard_is_started_again_and_keeps_its_word(bench: Bench) -> Non
     assert eventually(lambda: is_as_before(bench, old), 30)
 
 
+def test_a_full_run_does_not_keep_the_host_from_going_back(bench: Bench) -> None:
+    old, new = bench.running(), bench.have("25.05.2")
+    assert bench.activate(new, confirm_timeout=8)["outcome"] == "activated"
+    fill = "mount -o remount,size=64m /run && cat /dev/zero >/run/fill"
+    assert "No space left" in bench.host.inside(["sh", "-c", fill], check=False).stderr
+    assert eventually(lambda: bench.running() == old, 40)
+    bench.host.inside(["rm", "/run/fill"])
+    assert eventually(lambda: is_as_before(bench, old), 20)
+    # Full from the start, it is left alone.
+    bench.host.inside(["sh", "-c", "cat /dev/zero >/run/fill"], check=False)
+    refused = bench.activate(new)
+    bench.host.inside(["rm", "/run/fill"])
+    assert "/run has 0 bytes free" in refused["msg"]
+    assert is_as_before(bench, old)
+
+
 def test_power_that_is_cut_before_the_confirmation_boots_the_old_system(bench: Bench) -> None:
     old, new = bench.running(), bench.have("25.05.2")
     assert bench.activate(new, confirm_timeout=60)["outcome"] == "activated"

@@ -19,6 +19,7 @@ export PATH
 DIR=/run/flotilla
 PROFILE=/nix/var/nix/profiles/system
 ROOTS=/nix/var/nix/gcroots/auto/flotilla
+RESERVE=4194304
 SWITCH_LOCK=/run/nixos/switch-to-configuration.lock
 
 # ---- answers
@@ -218,9 +219,16 @@ way_in() {
 
 # ---- transactions
 
+# A value of the transaction. Where there is no room left in /run, what was set aside for this moment is used.
 put() {
-    printf '%s\n' "$2" >"$TX/$1.new"
-    mv -f "$TX/$1.new" "$TX/$1"
+    write_value "$1" "$2" 2>/dev/null || {
+        rm -f "$TX/reserve"
+        write_value "$1" "$2"
+    }
+}
+
+write_value() {
+    printf '%s\n' "$2" >"$TX/$1.new" && mv -f "$TX/$1.new" "$TX/$1"
 }
 
 get() {
@@ -248,6 +256,20 @@ final() {
     return 1
 }
 
+# Whether a unit has ended, as systemd says it three times. No answer is none: PID 1 may be restarting, or its bus be busy.
+unit_gone() {
+    ended=0
+    silent=0
+    while [ "$ended" -lt 3 ] && [ "$silent" -lt 120 ]; do
+        case $(systemctl is-active "flotilla-$1-$ID.service" 2>/dev/null || :) in
+            inactive | failed | unknown) ended=$((ended + 1)) ;;
+            '') silent=$((silent + 1)) ;;
+            *) return 1 ;;
+        esac
+        sleep 1
+    done
+}
+
 unit_active() {
     case $(systemctl is-active "flotilla-$1-$ID.service" 2>/dev/null || :) in
         active | activating | deactivating | reloading) return 0 ;;
@@ -271,7 +293,7 @@ start_unit() {
 
 # Ends the transaction's hold on the host; its directory stays for whoever asks how it ended.
 finish() {
-    rm -f "$ROOTS-old" "$ROOTS-new"
+    rm -f "$ROOTS-old" "$ROOTS-new" "$TX/reserve"
     if [ "$(current_id)" = "$ID" ]; then rm -f "$DIR/current"; fi
     put ended "$(now)"
     phase "$1"
@@ -281,6 +303,45 @@ finish() {
 
 claim() {
     ln -s "$1" "$TX/claim" 2>/dev/null
+}
+
+# For the guard, which has to act: where the link cannot be made at all, nobody else can make it either.
+claim_or_act() {
+    if claim "$1"; then return 0; fi
+    rm -f "$TX/reserve"
+    claim "$1" || ! [ -L "$TX/claim" ]
+}
+
+# Runs a command whose output is kept in a file of the transaction: its first 512 KiB and last 128. A full /run only costs words
+# of it: the command itself never sees a write that fails, and who keeps its output open after it has ended is not waited for.
+logged() {
+    file=$TX/$1
+    shift
+    status=0
+    pipe=$TX/pipe.$$
+    rm -f "$pipe"
+    if ! mkfifo "$pipe" 2>/dev/null; then
+        "$@" >/dev/null 2>&1 </dev/null || status=$?
+        return "$status"
+    fi
+    # Open for both, so that no end waits for the other one to come.
+    exec 8<>"$pipe"
+    exec 9<"$pipe"
+    {
+        head -c 524288 >>"$file"
+        tail -c 131072 >>"$file"
+        cat >/dev/null
+    } <&9 2>/dev/null 8>&- 9<&- &
+    reader=$!
+    "$@" >"$pipe" 2>&1 </dev/null 8>&- 9<&- || status=$?
+    exec 8>&- 9<&-
+    rm -f "$pipe"
+    patience=20
+    while kill -0 "$reader" 2>/dev/null && [ "$patience" -gt 0 ]; do
+        patience=$((patience - 1))
+        sleep 0.1 2>/dev/null || sleep 1
+    done
+    return "$status"
 }
 
 # Takes the host for a new transaction, or says who has it. flock makes the look and the take one step.
@@ -307,6 +368,12 @@ take() {
     keep_few
     load "$NEW_ID" && refuse bad_argument "$NEW_ID was used before"
     mkdir -m 0700 "$TX"
+    # Set aside for going back, which must not fail for want of room for its notes.
+    if ! head -c "$RESERVE" /dev/zero >"$TX/reserve" 2>/dev/null; then
+        free=$(free_bytes "$DIR")
+        rm -rf "$TX"
+        refuse run_full "${free:-0} $RESERVE"
+    fi
     start=$(now)
     put kind "$kind"
     put owner "$owner"
@@ -530,7 +597,8 @@ verb_activate() {
         inhibited "$new"
         keep_roots
         # Should this shell die on its dead connection before the guard runs, the transaction is still `taken`: nothing to decide.
-        start_unit guard _guard --property=Restart=on-failure --property=RestartSec=1 || give_up start_failed
+        start_unit guard _guard --property=Restart=on-failure --property=RestartSec=1 --property=StartLimitIntervalSec=0 ||
+            give_up start_failed
         unit_active guard || give_up start_failed
         phase testing
         start_unit activate _test --setenv=NIXOS_INSTALL_BOOTLOADER=0 || give_up start_failed
@@ -591,10 +659,16 @@ inhibited() {
 
 # ---- unit: the activation itself
 
+# Units go on when a command of theirs fails, above all a note that finds no room: each step that matters is looked at.
+load_unit() {
+    set +e
+    load "$1" || exit 0
+}
+
 verb__test() {
-    load "$1"
+    load_unit "$1"
     status=0
-    "$(get new)/bin/switch-to-configuration" test >"$TX/log" 2>&1 </dev/null || status=$?
+    logged log "$(get new)/bin/switch-to-configuration" test || status=$?
     put status "$status"
     note_failures
     if [ "$status" = 11 ] || [ "$status" = 100 ]; then
@@ -621,14 +695,15 @@ note_failures() {
 # ---- unit: the guard. At the deadline, or when the one who claimed died over it, goes back.
 
 verb__guard() {
-    load "$1"
+    load_unit "$1"
     PATH=$(get old)/sw/bin:$PATH
     while :; do
         if final "$(get phase)"; then return 0; fi
         claimed=$(readlink "$TX/claim" 2>/dev/null || :)
         case $claimed in
             '')
-                if [ "$(now)" -ge "$(get deadline)" ] && claim deadline; then
+                deadline=$(get deadline)
+                if [ "$(now)" -ge "${deadline:-0}" ] && claim_or_act deadline; then
                     go_back "the deadline passed without a confirmation"
                     return 0
                 fi
@@ -640,7 +715,7 @@ verb__guard() {
                 ;;
             confirm | back)
                 sleep 2
-                if ! unit_active "$claimed" && ! final "$(get phase)"; then
+                if unit_gone "$claimed" && ! final "$(get phase)"; then
                     go_back "the ${claimed} step ended before it was done"
                     return 0
                 fi
@@ -653,6 +728,7 @@ verb__guard() {
 # ---- going back
 
 go_back() {
+    rm -f "$TX/reserve"
     put reason "$1"
     phase rolling_back
     old=$(get old)
@@ -661,12 +737,11 @@ go_back() {
     timeout 15 systemctl stop "flotilla-activate-$ID.service" 2>/dev/null || :
     restore_boot
     # As long as the new system was given, but never so short that a slow board cannot go back.
-    limit=$(get activation)
-    if [ "$limit" -lt 300 ]; then limit=300; fi
+    limit=$(time_limit 300)
     tries=0
     while :; do
         status=0
-        timeout -k 10 "$limit" "$old/bin/switch-to-configuration" test >"$TX/back_log" 2>&1 </dev/null || status=$?
+        logged back_log timeout -k 10 "$limit" "$old/bin/switch-to-configuration" test || status=$?
         put back_status "$status"
         tries=$((tries + 1))
         # 11: somebody else is switching at this very moment.
@@ -685,22 +760,28 @@ go_back() {
     finish rolled_back
 }
 
+# Seconds for a step, in a unit: those that the activation was given, but not less than $1, for slow boards.
+time_limit() {
+    given=$(get activation)
+    if [ "${given:-600}" -gt "$1" ]; then echo "${given:-600}"; else echo "$1"; fi
+}
+
 # After a confirmation that broke half-way: what the profile and the boot loader named before.
 restore_boot() {
     [ -e "$TX/profile_moved" ] || return 0
     before=$(get old_profile)
     if [ -n "$before" ] && [ "$(real "$PROFILE")" != "$before" ]; then
         moved=$(generation)
-        nix-env --profile "$PROFILE" --switch-generation "$(get old_generation)" >>"$TX/log" 2>&1 ||
-            nix-env --profile "$PROFILE" --set "$before" >>"$TX/log" 2>&1 || :
+        logged log timeout -k 10 120 nix-env --profile "$PROFILE" --switch-generation "$(get old_generation)" ||
+            logged log timeout -k 10 120 nix-env --profile "$PROFILE" --set "$before"
         # The generation was made a moment ago; left behind, boot loaders would offer it.
         if [ "$(get made_generation)" = "$moved" ]; then
-            nix-env --profile "$PROFILE" --delete-generations "$moved" >>"$TX/log" 2>&1 || :
+            logged log timeout -k 10 120 nix-env --profile "$PROFILE" --delete-generations "$moved"
         fi
     fi
     # A loader that we can read and that names the old system was not touched, or was put back already.
     if [ "$(boot_default)" != "$(get old_boot)" ] || boot_unknown; then
-        NIXOS_INSTALL_BOOTLOADER=0 timeout -k 10 300 "$before/bin/switch-to-configuration" boot >>"$TX/log" 2>&1 </dev/null || :
+        logged log env NIXOS_INSTALL_BOOTLOADER=0 timeout -k 10 "$(time_limit 300)" "$before/bin/switch-to-configuration" boot
     fi
     sync_disks
 }
@@ -742,22 +823,35 @@ sync_disks() {
     sync -f "$PROFILE" /boot 2>/dev/null || sync
 }
 
+last_words() {
+    case $status in
+        124 | 137) echo "it was not done after $2 s" ;;
+        *) tail -n 1 "$TX/$1" 2>/dev/null ;;
+    esac
+}
+
 # Names NEW as the one to boot. On failure `reason` says why and the caller puts things back.
 make_default() {
     new=$(get new)
     generation_before=$(generation)
-    : >"$TX/profile_moved"
-    if ! nix-env --profile "$PROFILE" --set "$new" >>"$TX/log" 2>&1; then
-        put reason "the profile could not be set: $(tail -n 1 "$TX/log")"
+    # Without this note nothing could be put back.
+    touch "$TX/profile_moved" 2>/dev/null || {
+        put reason "there is no room in /run"
+        return 1
+    }
+    limit=$(time_limit 120)
+    status=0
+    logged log timeout -k 10 "$limit" nix-env --profile "$PROFILE" --set "$new" || status=$?
+    if [ "$status" != 0 ]; then
+        put reason "the profile could not be set: $(last_words log "$limit")"
         return 1
     fi
     if [ "$(generation)" != "$generation_before" ]; then put made_generation "$(generation)"; fi
     sync_disks
-    status=0
-    "$new/bin/switch-to-configuration" boot >"$TX/boot_log" 2>&1 </dev/null || status=$?
+    logged boot_log timeout -k 10 "$limit" "$new/bin/switch-to-configuration" boot || status=$?
     put boot_status "$status"
     if [ "$status" != 0 ]; then
-        put reason "the boot loader could not be set (exit status $status): $(tail -n 1 "$TX/boot_log")"
+        put reason "the boot loader could not be set (exit status $status): $(last_words boot_log "$limit")"
         return 1
     fi
     sync_disks
@@ -773,7 +867,7 @@ make_default() {
 }
 
 verb__confirm() {
-    load "$1"
+    load_unit "$1"
     claim confirm || return 0
     phase confirming
     if [ "$(real /run/current-system)" != "$(get new)" ]; then
@@ -788,7 +882,7 @@ verb__confirm() {
 }
 
 verb__stage() {
-    load "$1"
+    load_unit "$1"
     claim confirm || return 0
     if make_default; then
         finish staged
@@ -799,7 +893,7 @@ verb__stage() {
 }
 
 verb__back() {
-    load "$1"
+    load_unit "$1"
     claim back || return 0
     go_back "$(get asked)"
 }
@@ -918,7 +1012,7 @@ verb_back() {
     fi
     say guard "$ID"
     if ! final "$(get phase)" && ! [ -L "$TX/claim" ]; then
-        put asked "$2"
+        put asked "$2" || :
         if start_unit back _back; then
             while ! [ -L "$TX/claim" ] && unit_active back; do sleep 0.1 2>/dev/null || sleep 1; done
         fi
