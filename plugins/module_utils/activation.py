@@ -328,7 +328,8 @@ class _Attempt:
             why = _EXIT_CODES.get(status or 0, facts.one("reason"))
             return self.report(Outcome.REFUSED, facts, failed=True, msg=self.sentence(f"nothing was activated: {why}"))
         if phase == "failed":
-            return self.report(Outcome.FAILED, facts, failed=True, changed=True, msg=self.sentence(facts.one("reason")))
+            message = self.sentence(facts.one("reason"), self.by_hand(facts))
+            return self.report(Outcome.FAILED, facts, failed=True, changed=True, msg=message)
         return self.returned(facts, facts.one("reason") or "it went back by itself")
 
     def prove(self, facts: Facts) -> Report:
@@ -365,12 +366,16 @@ class _Attempt:
         if facts is None or _busy(facts):
             old = self.begun_with.one("previous")
             text = f"{why}; it did not answer since. Its guard takes it back to {old or 'the old system'} by itself"
-            return self.report(Outcome.LOST, None, failed=True, changed=True, msg=self.sentence(text))
+            hint = "If it stays away, look at its console."
+            return self.report(Outcome.LOST, None, failed=True, changed=True, msg=self.sentence(text, hint))
         facts_then = seen or facts
         previous = self.previous(facts)
         verdict = judge(facts_then, self.request.ignored_units)
         common: dict[str, Any] = {"failed": True, "changed": True, "failed_units": verdict.failed_units}
         phase = facts.one("phase")
+        # It had ended otherwise before it could be told to go back: only the answer came late.
+        if phase in ("staged", "refused") or (phase == "failed" and facts.one("kind") == "stage"):
+            return self.conclude(facts)
         if phase == "gone":
             if not self.begun_with.values and not _restarted(facts, self.clock.now() - self.begun):
                 raise ConnectionLost(self.target.name, "the connection was lost before it was asked", "Nothing was changed.")
@@ -378,7 +383,8 @@ class _Attempt:
                 text = f"{why}; it restarted and runs {facts.one('running')} again"
                 return self.report(Outcome.ROLLED_BACK, facts_then, restarted=True, msg=self.sentence(text), **common)
             text = f"{why}; it restarted and runs the new system, which was not confirmed"
-            return self.report(Outcome.FAILED, facts_then, restarted=True, msg=self.sentence(text), **common)
+            hint = "Run flotilla.nixos.system_activate again to prove it, or flotilla.nixos.system_rollback with `to`."
+            return self.report(Outcome.FAILED, facts_then, restarted=True, msg=self.sentence(text, hint), **common)
         if phase == "confirmed":
             return self.report(Outcome.CONFIRMED, facts_then, changed=True, msg=self.sentence("somebody else confirmed it"))
         if phase == "rolled_back":
@@ -387,13 +393,17 @@ class _Attempt:
             text = f"{told}; it runs {previous} again"
             return self.report(Outcome.ROLLED_BACK, facts_then, msg=self.sentence(text), **common)
         text = f"{why}; it could not go back: {facts.one('reason') or phase}"
-        return self.report(Outcome.FAILED, facts_then, msg=self.sentence(text), **common)
+        return self.report(Outcome.FAILED, facts_then, msg=self.sentence(text, self.by_hand(facts)), **common)
+
+    def by_hand(self, facts: Facts) -> str:
+        """What a person can do where the target could not help itself."""
+        return by_hand(self.previous(facts))
 
     def previous(self, facts: Facts | None) -> str:
         return self.begun_with.one("previous") or (facts.one("old") if facts else "")
 
-    def sentence(self, text: str) -> str:
-        return str(FlotillaError(self.target.name, text.rstrip(".")))
+    def sentence(self, text: str, hint: str = "") -> str:
+        return str(FlotillaError(self.target.name, text.rstrip("."), hint))
 
     def report(self, outcome: Outcome, facts: Facts | None, **more: Any) -> Report:
         log = (*facts.lines("log"), *facts.lines("boot_log")) if facts else ()
@@ -475,7 +485,8 @@ def confirm(
         return attempt.report(Outcome.CONFIRMED, settled, changed=settled.one("goal") != Goal.TEST)
     if settled is None or _busy(settled):
         text = "it did not answer since the confirmation began; it is on the new system, or its guard takes it back"
-        return attempt.report(Outcome.LOST, None, failed=True, changed=True, msg=attempt.sentence(text))
+        hint = "If it stays away, look at its console; else run it again."
+        return attempt.report(Outcome.LOST, None, failed=True, changed=True, msg=attempt.sentence(text, hint))
     if settled.one("phase") == "gone":
         return attempt.returned(settled, "the host restarted while the system was confirmed")
     return attempt.returned(settled, f"it could not be confirmed: {settled.one('reason')}")
@@ -497,6 +508,12 @@ def _confirmed(target: Target, system: str, guard: str, ignored: Sequence[str], 
 # ---- going back
 
 
+def by_hand(old: str) -> str:
+    """What a person can do on a target that could not go back by itself."""
+    look_at = "Look at its console, and at `journalctl -b -u 'flotilla-*'` there."
+    return f"{look_at} `{old}/bin/switch-to-configuration test` as root brings the old system back." if old else look_at
+
+
 def take_back(target: Target, why: str, clock: Clock, *, timeout: float = 600) -> Report | None:
     """End the activation that waits on the target and have it go back; None if none does."""
     facts = target.verb("back", "-", why, str(LONG_POLL), timeout=ANSWER + LONG_POLL)
@@ -509,7 +526,7 @@ def take_back(target: Target, why: str, clock: Clock, *, timeout: float = 600) -
         restarted = settled.one("phase") == "gone"
         return Report(Outcome.ROLLED_BACK, old, changed=True, previous=facts.one("new"), restarted=restarted)
     state = settled.one("reason") or settled.one("phase") if settled else "it does not answer"
-    error = FlotillaError(target.name, f"it could not be taken back to {old}: {state}")
+    error = FlotillaError(target.name, f"it could not be taken back to {old}: {state}", by_hand(old))
     outcome = Outcome.FAILED if settled else Outcome.LOST
     return Report(outcome, old, changed=True, failed=True, msg=str(error), previous=facts.one("new"))
 

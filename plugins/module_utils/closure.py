@@ -259,12 +259,16 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
 )
 
 
+#: What to do about words that we do not know.
+UNKNOWN = "Run it again: what has arrived is not sent anew. `journalctl -b -u nix-daemon` there may say more."
+
+
 def explained(result: RunResult, host: str) -> CommandFailed:
     """The error for a nix copy that failed for another reason than the connection."""
     for pattern, sentence, hint in _KNOWN:
         if re.search(pattern, result.stderr, re.IGNORECASE):
             return CommandFailed(host, f"copying to it failed: {sentence}", hint, result=result)
-    return CommandFailed(host, f"copying to it failed: {parsed(result.stderr).text}", "", result=result)
+    return CommandFailed(host, f"copying to it failed: {parsed(result.stderr).text}", UNKNOWN, result=result)
 
 
 def human(size: float) -> str:

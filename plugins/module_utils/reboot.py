@@ -39,7 +39,10 @@ def reboot(target: Target, request: RebootRequest, clock: Clock) -> Report:
     # The host may go before its answer comes through; if it has not, its boot id will show it.
     with contextlib.suppress(ConnectionLost, CommandTimeout):
         target.verb("reboot", new_id(), request.owner, str(request.timeout), request.system)
-    return _judge(target, request, before, _return(target, before.boot_id, clock.now() + request.timeout, clock))
+    after = _return(target, before.boot_id, clock.now() + request.timeout, clock)
+    if after is not None and after.boot_id == before.boot_id:
+        return _still_up(target, request, report)
+    return _judge(target, request, before, after)
 
 
 def _reasons(info: SystemInfo, system: str) -> tuple[str, ...]:
@@ -49,7 +52,10 @@ def _reasons(info: SystemInfo, system: str) -> tuple[str, ...]:
 
 
 def _return(target: Target, boot_id: str, until: float, clock: Clock) -> SystemInfo | None:
-    """The host after its restart, once systemd has started everything or the time for that is over; None if it stays away."""
+    """The host after its restart, once systemd has started everything or the time for that is over; None if it stays away.
+
+    With its old boot id: it answered to the end, and never went down.
+    """
     settled_by: float | None = None
     info: SystemInfo | None = None
     while clock.now() < until:
@@ -58,14 +64,25 @@ def _return(target: Target, boot_id: str, until: float, clock: Clock) -> SystemI
         try:
             found = look(target)
         except (ConnectionLost, CommandTimeout):
-            continue
-        if found.boot_id == boot_id:
+            if info is not None and info.boot_id == boot_id:
+                info = None
             continue
         info = found
+        if found.boot_id == boot_id:
+            continue
         settled_by = settled_by or clock.now() + _SETTLE
         if found.state not in ("initializing", "starting") or clock.now() >= settled_by:
             break
     return info
+
+
+def _still_up(target: Target, request: RebootRequest, report: Report) -> Report:
+    error = FlotillaError(
+        target.name,
+        f"it did not restart: {request.timeout} s after it was told to, it still runs as before",
+        "See `systemctl list-jobs` and `systemd-inhibit --list` there: something may hold the restart up. It may still come.",
+    )
+    return replace(report, outcome=Outcome.FAILED, changed=True, failed=True, msg=str(error))
 
 
 def _judge(target: Target, request: RebootRequest, before: SystemInfo, after: SystemInfo | None) -> Report:
@@ -84,5 +101,6 @@ def _judge(target: Target, request: RebootRequest, before: SystemInfo, after: Sy
     fresh = tuple(sorted(set(after.failed_units) - set(before.failed_units) - set(request.ignored_units)))
     if fresh:
         what = f"it came back, but units that did not fail before fail now: {', '.join(fresh)}"
-        return replace(report, failed=True, failed_units=fresh, msg=str(FlotillaError(target.name, what)))
+        hint = f"See `journalctl -b -u {fresh[0]}` there, or name what may fail in `ignored_units`."
+        return replace(report, failed=True, failed_units=fresh, msg=str(FlotillaError(target.name, what, hint)))
     return report

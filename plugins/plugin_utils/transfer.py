@@ -192,7 +192,7 @@ class Transfer:
         if known is not None:
             return ConnectionLost(self.host, f"copying to it failed: {known.what}", known.hint, result=result)
         error = closure.explained(result, self.host)
-        if _GONE.search(result.stderr) and error.hint == "":
+        if _GONE.search(result.stderr) and error.hint == closure.UNKNOWN:
             return ConnectionLost(self.host, error.what, "Run it again: what has arrived is not sent anew.", result=result)
         return error
 

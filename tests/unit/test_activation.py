@@ -268,6 +268,31 @@ def test_a_dry_run_of_a_system_that_is_not_there_knows_no_units() -> None:
     assert (result["outcome"], result["changed"], result["units"]) == ("would_activate", True, None)
 
 
+@pytest.mark.parametrize(
+    ("goal", "end", "outcome", "failed", "said"),
+    [
+        (Goal.BOOT, ended("staged", kind="stage"), "staged_for_boot", False, ""),
+        (Goal.BOOT, ended("failed", kind="stage", reason="no room"), "failed", True, "pi: no room. Look at its console"),
+        (Goal.SWITCH, ended("refused", status="11"), "refused", True, "pi: nothing was activated: another switch held"),
+        (Goal.SWITCH, ended("refused", status="100"), "inhibited", False, ""),
+        (
+            Goal.SWITCH,
+            ended("failed", kind="activate", reason="it is broken"),
+            "failed",
+            True,
+            "could not go back: it is broken. Look",
+        ),
+    ],
+)
+def test_an_end_that_is_seen_late_is_what_it_was(goal: Goal, end: Facts, outcome: str, failed: bool, said: str) -> None:
+    # Cut for all of the time that the activation was given, and mended.
+    target = FakeTarget({"activate": [BUSY], "poll": [LOST], "back": [LOST, end]})
+    result = run(target, Request(NEW, goal, owner="anna@desk"))
+    assert (result["outcome"], result["failed"]) == (outcome, failed)
+    assert said in str(result.get("msg", ""))
+    assert "could not go back: staged" not in str(result.get("msg", ""))
+
+
 # ---- confirming
 
 
@@ -337,6 +362,16 @@ def test_taking_back() -> None:
     assert (report.outcome, report.system, report.previous) == (Outcome.ROLLED_BACK, OLD, NEW)
 
 
+def test_a_host_that_cannot_be_taken_back_is_told_with_a_way_out() -> None:
+    target = FakeTarget({"back": [ended("failed", id="g1", reason="it is broken")]})
+    report = take_back(target, "why", target.clock)
+    assert report is not None
+    assert report.msg == (
+        f"pi: it could not be taken back to {OLD}: it is broken. Look at its console, and at `journalctl -b -u 'flotilla-*'` there. "
+        f"`{OLD}/bin/switch-to-configuration test` as root brings the old system back."
+    )
+
+
 def state(**more: str | list[str]) -> Facts:
     return facts(**{"boot_id": "one", "running": OLD, "booted": OLD, "profile": NEW, "state": "running", **more})
 
@@ -344,12 +379,16 @@ def state(**more: str | list[str]) -> Facts:
 @pytest.mark.parametrize(
     ("after", "outcome", "failed", "said"),
     [
+        ([state(boot_id="two", booted=NEW, failed_unit="a.service")], "rebooted", True, "See `journalctl -b -u a.service` there"),
         ([LOST, LOST, state(boot_id="two", booted=NEW, running=NEW)], "rebooted", False, ""),
         ([state(), LOST, state(boot_id="two", booted=NEW, running=NEW, state="starting")], "rebooted", False, ""),
         ([state(boot_id="two")], "failed", True, f"it came back with {OLD}, not {NEW}"),
         ([state(boot_id="two", booted=NEW, failed_unit="a.service")], "rebooted", True, "fail now: a.service"),
         ([LOST], "lost", True, "it did not come back within 90 s"),
-        ([state()], "lost", True, "it did not come back within 90 s"),
+        ([state(), LOST], "lost", True, "it did not come back within 90 s"),
+        ([LOST, state()], "failed", True, "pi: it did not restart: 90 s after it was told to, it still runs as before. See `"),
+        ([state()], "failed", True, "it did not restart"),
+        ([state(boot_id="two", booted=NEW, state="starting"), LOST], "rebooted", False, ""),
     ],
 )
 def test_a_restart_is_proven(after: list[Facts | Exception], outcome: str, failed: bool, said: str) -> None:

@@ -265,6 +265,7 @@ def test_a_copy_keeps_nixs_messages_without_colours_and_noise(watched: tuple[clo
 def test_failures_are_told_apart(stderr: str, message: str) -> None:
     error = closure.explained(RunResult(("nix",), 1, "", stderr, 1.0), "web1")
     assert str(error).startswith(f"web1: copying to it failed: {message}")
+    assert error.hint
 
 
 @pytest.mark.parametrize(
