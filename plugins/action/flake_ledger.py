@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 from ansible.utils.display import Display
 
 from ..module_utils import git
+from ..module_utils.candidate import known_good_ref
 from ..module_utils.durations import seconds
 from ..module_utils.errors import BadInput, FlotillaError
 from ..module_utils.git_notes import join
 from ..module_utils.ledger import HostRecord, Rollout, Source, as_dict, in_order
-from ..module_utils.ledger_record import Occasion, Report, Standing, as_rollout, known_good_ref, read, record, settle, standing
+from ..module_utils.ledger_record import Occasion, Report, Standing, as_rollout, read, record, settle, standing
 from ..module_utils.outcome import Outcome
 from ..module_utils.runner import Runner
 from ..module_utils.update_group import UpdateGroup
@@ -113,7 +114,7 @@ class ActionModule(FlotillaAction):
             results[name] |= {"changed": changed, "recorded": name in recorded, "warnings": warnings.get(name, [])}
             for warning in warnings.get(name, []):
                 _display.warning(warning)
-        return results, _diffs(added, moved)
+        return results, _diffs(added, {known_good_ref(group): moved[group.name] for group in groups if group.name in moved})
 
     def _result(
         self, results: dict[str, dict[str, Any]], errors: list[FlotillaError], diffs: list[dict[str, str]], *, go_on: bool
@@ -165,7 +166,7 @@ class _Ledger:
         for group in self._groups:
             found = self.standing(group)
             try:
-                if found.known_good and settle(self._repo, group.name, self._rollouts, self._now, check=self._check):
+                if found.known_good and settle(self._repo, group, self._rollouts, self._now, check=self._check):
                     moved[group.name] = (found.ref, found.known_good.commit)
             except BadInput as error:
                 warnings[group.name] = [str(error)]
@@ -173,7 +174,7 @@ class _Ledger:
 
     def standing(self, group: UpdateGroup) -> Standing:
         """What the ledger says of a group now."""
-        return standing(self._repo, group.name, self._rollouts, self._now)
+        return standing(self._repo, group, self._rollouts, self._now)
 
 
 def _by_repository(groups: Iterable[UpdateGroup]) -> list[list[UpdateGroup]]:
@@ -232,7 +233,7 @@ def _host(given: Mapping[str, Any], occasion: Occasion) -> HostRecord:
 
 def _diffs(added: Iterable[Rollout], moved: Mapping[str, tuple[str | None, str]]) -> list[dict[str, str]]:
     diffs = [_diff(f"ledger of {rollout.group}", "", json.dumps(as_dict(rollout), indent=2)) for rollout in in_order(added)]
-    return diffs + [_diff(known_good_ref(name), before or "", after) for name, (before, after) in moved.items()]
+    return diffs + [_diff(ref, before or "", after) for ref, (before, after) in moved.items()]
 
 
 def _diff(header: str, before: str, after: str) -> dict[str, str]:

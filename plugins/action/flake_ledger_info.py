@@ -36,6 +36,6 @@ class ActionModule(FlotillaAction):
             repo = git.open_repository(runner, group.repo, group.name)
             if repo.git_dir not in ledgers:
                 ledgers[repo.git_dir] = read(repo)
-            found = standing(repo, group.name, ledgers[repo.git_dir], now)
+            found = standing(repo, group, ledgers[repo.git_dir], now)
             results[group.name] = {**NOTHING, **standing_result(group, found, last=options["last"])}
         return {"groups": results}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils.durations import seconds
 from ..module_utils.planning import Findings, Pace, make_plan
 from ..module_utils.report import plan_lines
 from ..plugin_utils.action_base import FlotillaAction
@@ -17,6 +18,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "built": {"type": "dict", "default": {}},
     "serial": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "max_fail_percentage": {"type": "float", "default": 0.0},
+    "soak": {"type": "str", "default": "0"},
     "reboot": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "never"},
 }
 
@@ -36,7 +38,7 @@ class ActionModule(FlotillaAction):
             built=options["built"].get("groups") or {},
             info={name: _info(options, hostvars[name]) for name in names},
         )
-        pace = {group["name"]: _pace(options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
+        pace = {group["name"]: _pace(group["name"], options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
         lines = plan_lines(plan)
         for line in lines:
@@ -59,11 +61,13 @@ def _info(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str,
     return {**info, "reboot_wanted": waits and wanted} if info else info
 
 
-def _pace(options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:
+def _pace(group: str, options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:
     """How fast the group goes: its own variables, which its first host has, before those of the host that the task runs on."""
     serial = plain(variables.get("flotilla_serial"))
     percentage = plain(variables.get("flotilla_max_fail_percentage"))
+    soak = plain(variables.get("flotilla_soak"))
     return Pace(
         serial=options["serial"] if serial is None else serial if isinstance(serial, list) else [serial],
         max_fail_percentage=float(options["max_fail_percentage"] if percentage is None else percentage),
+        soak=seconds(group, "flotilla_soak", options["soak"] if soak is None else soak),
     )

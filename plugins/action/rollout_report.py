@@ -12,6 +12,7 @@ from ansible.constants import config
 from ..module_utils.conclusion import Landing, conclude_report
 from ..module_utils.gate import Plan
 from ..module_utils.report import outcome_lines
+from ..module_utils.rollout_record import records
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.values import plain
 
@@ -47,4 +48,5 @@ class ActionModule(FlotillaAction):
             "groups": {result.group: report.landed.get(result.group, "") for result in report.results},
             "bad": report.bad,
             "lines": lines,
+            "rollouts": records(plan, report, options["accepted"]),
         }

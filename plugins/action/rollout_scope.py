@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 from ..module_utils.errors import BadInput
+from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.fleet import update_groups, with_others
@@ -45,7 +48,13 @@ class ActionModule(FlotillaAction):
         if groups and options["whole_groups"]:
             others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)]
             built = with_others(groups, others, task_vars["hostvars"])
-        return {"stages": [str(stage) for stage in stages], "groups": groups, "build_groups": built}
+        started = int(time.time())
+        return {
+            "stages": [str(stage) for stage in stages],
+            "groups": groups,
+            "build_groups": built,
+            "rollout": {"id": f"{iso(started)}-{uuid.uuid4().hex[:8]}", "started": started},
+        }
 
 
 def _refuse_unlimited(task_vars: Mapping[str, Any], *, everything: bool, count: int) -> None:

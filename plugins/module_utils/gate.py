@@ -28,7 +28,10 @@ class PlannedHost:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """An update group in the plan: the commit to deploy; base and candidate if its lock moves; error if it cannot go on."""
+    """An update group in the plan: the commit to deploy; base and candidate if its lock moves; error if it cannot go on.
+
+    dirty: the work tree is deployed, with changes that no commit has. soak: seconds until the commit is known-good.
+    """
 
     name: str
     commit: str | None = None
@@ -38,6 +41,8 @@ class PlannedGroup:
     changes: Sequence[Mapping[str, Any]] = ()
     error: str = ""
     max_fail_percentage: float = 0
+    dirty: bool = False
+    soak: int = 0
 
 
 @dataclass(frozen=True, slots=True)

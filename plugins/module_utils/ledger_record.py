@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import git
+from .candidate import known_good_ref
 from .errors import BadInput, FlotillaError, masked
 from .git_notes import Note, append, notes
 from .ledger import (
@@ -68,11 +69,6 @@ class Standing:
     rollouts: Sequence[Rollout]
 
 
-def known_good_ref(group: str) -> str:
-    """The ref that names what a group has proven."""
-    return f"refs/flotilla/known-good/{group}"
-
-
 def read(repo: git.Repository) -> list[Rollout]:
     """The rollouts in the repository's ledger."""
     return _rollouts(notes(repo))
@@ -82,14 +78,14 @@ def _rollouts(there: Sequence[Note]) -> list[Rollout]:
     return [rollout for note in there for line in note.lines if (rollout := parse_line(line)) is not None]
 
 
-def standing(repo: git.Repository, group: str, rollouts: Sequence[Rollout], now: int) -> Standing:
+def standing(repo: git.Repository, group: UpdateGroup, rollouts: Sequence[Rollout], now: int) -> Standing:
     """What these rollouts say of a group at a time."""
     return Standing(
-        known_good(rollouts, group, now),
-        soaking(rollouts, group, now),
-        deferred(rollouts, group),
+        known_good(rollouts, group.name, now),
+        soaking(rollouts, group.name, now),
+        deferred(rollouts, group.name),
         git.commit_of(repo, known_good_ref(group)),
-        [rollout for rollout in rollouts if rollout.group == group],
+        [rollout for rollout in rollouts if rollout.group == group.name],
     )
 
 
@@ -164,22 +160,22 @@ def record(repo: git.Repository, rollouts: Sequence[Rollout], token: str, *, che
     return added
 
 
-def settle(repo: git.Repository, group: str, rollouts: Sequence[Rollout], now: int, *, check: bool = False) -> bool:
+def settle(repo: git.Repository, group: UpdateGroup, rollouts: Sequence[Rollout], now: int, *, check: bool = False) -> bool:
     """Let the known-good ref name what these rollouts prove; whether it had to move.
 
     Without a proof it stays where it is. BadInput if the commit is not in the repository (a ledger from elsewhere may tell of
     commits that were never pushed), CommandFailed if the ref cannot be written.
     """
-    proof = known_good(rollouts, group, now)
+    proof = known_good(rollouts, group.name, now)
     ref = known_good_ref(group)
     before = git.commit_of(repo, ref)
     if proof is None or proof.commit == before:
         return False
     if git.commit_of(repo, proof.commit) is None:
         raise BadInput(
-            group,
+            group.name,
             f"its known-good commit {proof.commit[:12]} is not in the repository {repo.path}",
             "Fetch it from the controller that rolled it out; the ledger says which.",
         )
     # False if another run was faster: it has read the same ledger.
-    return check or git.update_ref(repo, ref, proof.commit, before, f"flotilla: {group} has proven it")
+    return check or git.update_ref(repo, ref, proof.commit, before, f"flotilla: {group.name} has proven it")

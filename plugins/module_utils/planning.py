@@ -24,15 +24,16 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a group goes: the sizes of its batches, and the percentage of a batch that may fail."""
+    """How fast a group goes: the sizes of its batches, the percentage of a batch that may fail, and its soak in seconds."""
 
     serial: Sequence[Size]
     max_fail_percentage: float
+    soak: int = 0
 
 
 def make_plan(findings: Findings, pace: Mapping[str, Pace]) -> Plan:
     """Only hosts that need the update and can have it come into batches, so that every batch proves something."""
-    groups = {group["name"]: _group(group, findings, pace[group["name"]].max_fail_percentage) for group in findings.groups}
+    groups = {group["name"]: _group(group, findings, pace[group["name"]]) for group in findings.groups}
     hosts = {
         host["name"]: _host(host["name"], groups[group["name"]], findings) for group in findings.groups for host in group["hosts"]
     }
@@ -53,7 +54,7 @@ def make_plan(findings: Findings, pace: Mapping[str, Pace]) -> Plan:
     return Plan(groups, hosts, schedule(to_update, {group: pace[group].serial for group in groups}))
 
 
-def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> PlannedGroup:
+def _group(group: Mapping[str, Any], findings: Findings, pace: Pace) -> PlannedGroup:
     name = group["name"]
     locked, built = findings.locked.get(name, {}), findings.built.get(name, {})
     hosts = built.get("hosts") or {}
@@ -63,7 +64,7 @@ def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> P
     elif built.get("failed") and not any(host.get("error") for host in hosts.values()):
         error = str(built.get("msg") or "it could not be built")
     else:
-        error = _broken_outside(group, hosts, percentage)
+        error = _broken_outside(group, hosts, pace.max_fail_percentage)
     error = without_subject(name, error)
     return PlannedGroup(
         name,
@@ -73,7 +74,9 @@ def _group(group: Mapping[str, Any], findings: Findings, percentage: float) -> P
         branch=locked.get("branch"),
         changes=list(locked.get("changes") or []),
         error=error,
-        max_fail_percentage=percentage,
+        max_fail_percentage=pace.max_fail_percentage,
+        dirty=bool(built.get("dirty")),
+        soak=pace.soak,
     )
 
 

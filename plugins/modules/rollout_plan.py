@@ -44,6 +44,12 @@ options:
       - For a group whose hosts have C(flotilla_max_fail_percentage), that is taken instead.
     type: float
     default: 0.0
+  soak:
+    description:
+      - How long a group has to run well before the commit counts as known-good, in seconds or as in V(2d).
+      - For a group whose hosts have C(flotilla_soak), that is taken instead.
+    type: str
+    default: "0"
   reboot:
     description:
       - With V(if_needed), a host on which a reboot waits is not right yet, although it runs its system.

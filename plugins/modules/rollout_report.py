@@ -84,6 +84,11 @@ conclusion:
   description: The same, for the callback P(flotilla.nixos.rollout#callback), which shows it after the recap if it is enabled.
   returned: success
   type: dict
+rollouts:
+  description: What M(flotilla.nixos.flake_ledger) records of it, as O(flotilla.nixos.flake_ledger#module:rollouts).
+  returned: success
+  type: list
+  elements: dict
 lines:
   description: The report as it was shown.
   returned: success

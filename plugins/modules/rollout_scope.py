@@ -68,6 +68,10 @@ build_groups:
   returned: success
   type: list
   elements: dict
+rollout:
+  description: C(id), a word for this rollout that no other has, and C(started), the time in Unix seconds.
+  returned: success
+  type: dict
 stages:
   description: The stages to run, in order.
   returned: success

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils import git
+from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import known_good_ref
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, CommandFailed
 from ansible_collections.flotilla.nixos.plugins.module_utils.git_notes import NOTES, join, notes
 from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import HostRecord, Rollout, Source
@@ -20,7 +21,6 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.ledger_record impor
     Occasion,
     Report,
     as_rollout,
-    known_good_ref,
     read,
     record,
     settle,
@@ -33,6 +33,7 @@ from integration.repositories import Repo, new_repo, sh
 ROOT = Path(__file__).parents[2]
 VENVS = [venv for venv in (".venv", ".venv-newest") if (ROOT / venv / "bin/ansible-playbook").exists()]
 RUNNER = LocalRunner()
+SBCS = update_group("sbcs", "/anywhere")
 LOCK = {
     "version": 7,
     "root": "root",
@@ -116,7 +117,7 @@ def test_the_same_rollout_is_recorded_once(repo: Repo) -> None:
 def test_check_mode_writes_nothing(repo: Repo) -> None:
     rollout = line(repo, "one")
     assert record(opened(repo), [rollout], "t", check=True) == [rollout]
-    assert settle(opened(repo), "sbcs", [rollout], 1000, check=True)
+    assert settle(opened(repo), SBCS, [rollout], 1000, check=True)
     assert set(refs(repo)) == {"refs/heads/main"}
 
 
@@ -190,8 +191,8 @@ def test_other_kinds_of_repositories(repo: Repo, tmp_path: Path, kind: str) -> N
         sh("git", "clone", "--quiet", "--bare" if kind == "bare" else "--depth=1", f"file://{repo.path}", str(path))
     rollout = line(path, "one")
     record(opened(path), [rollout], "t")
-    assert settle(opened(path), "sbcs", read(opened(path)), 1000)
-    assert git.commit_of(opened(path), known_good_ref("sbcs")) == rollout.commit
+    assert settle(opened(path), SBCS, read(opened(path)), 1000)
+    assert git.commit_of(opened(path), known_good_ref(SBCS)) == rollout.commit
     assert rollout.branch == {"detached": None, "linked work tree": "other"}.get(kind, "main")
 
 
@@ -206,7 +207,7 @@ def test_a_commit_that_is_gone_keeps_its_line(repo: Repo) -> None:
     record(opened(repo), [line(repo, "later", at=3000)], "t")
     assert ids(repo) == ["gone", "kept", "later"]
     with pytest.raises(BadInput, match=r"^sbcs: its known-good commit [0-9a-f]{12} is not in the repository"):
-        settle(opened(repo), "sbcs", [r for r in read(opened(repo)) if r.id == "gone"], 2000)
+        settle(opened(repo), SBCS, [r for r in read(opened(repo)) if r.id == "gone"], 2000)
     with pytest.raises(BadInput, match=r"has no commit [0-9a-f]{40}, so its rollout cannot be recorded there"):
         line(repo, "again", commit=gone)
 
@@ -216,10 +217,10 @@ def test_known_good_follows_the_soak(repo: Repo) -> None:
     second = line(repo, "two", at=2000, commit=repo.commit(), soak=50)
     record(opened(repo), [first, second], "t")
     there = opened(repo)
-    moves = [settle(there, "sbcs", read(there), now) for now in (1049, 1050, 1051, 2049, 2050, 2051)]
+    moves = [settle(there, SBCS, read(there), now) for now in (1049, 1050, 1051, 2049, 2050, 2051)]
     # The second rollout ended the first one's stretch after its soak.
     assert moves == [False, True, False, False, True, False]
-    assert git.commit_of(there, known_good_ref("sbcs")) == second.commit
+    assert git.commit_of(there, known_good_ref(SBCS)) == second.commit
 
 
 def test_a_group_without_a_lock_or_with_a_broken_one_is_recorded(repo: Repo) -> None:
@@ -281,7 +282,7 @@ def test_the_modules(repo: Repo, tmp_path: Path, venv: str) -> None:
     assert f"+{head}" in printed
     assert [result["groups"]["sbcs"]["recorded"] for result in (foretold, done, again)] == [True, True, False]
     assert [result["changed"] for result in (done, again, settled)] == [True, False, False]
-    assert refs(repo)[known_good_ref("sbcs")] == head
+    assert refs(repo)[known_good_ref(SBCS)] == head
     found = read_again["groups"]["sbcs"]
     assert found["known_good_ref"] == found["known_good"]["commit"] == foretold["groups"]["sbcs"]["known_good"]["commit"] == head
     assert found["known_good"]["since"] == "1970-01-01T00:34:20Z"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: from the end of a rollout to what flake_ledger records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .conclusion import Conclusion
+from .gate import Plan, PlannedGroup
+from .ledger import Source
+from .outcome import Outcome
+
+#: Outcomes of hosts that were let through to the batches, and yet not touched.
+_UNTOUCHED = (Outcome.HELD, Outcome.PLANNED, Outcome.DEFERRED)
+
+
+def records(plan: Plan, end: Conclusion, accepted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each group what the option `rollouts` of flake_ledger takes. accepted: result of flake_lock with that state."""
+    landings = accepted.get("groups") or {}
+    return [
+        {
+            "group": result.group,
+            "commit": plan.groups[result.group].commit,
+            "source": str(_source(plan.groups[result.group])),
+            "halted": result.halted,
+            "touched": _touched(plan, end, result.group),
+            "reason": result.reason or _problem(result.group, landings),
+            "soak": str(plan.groups[result.group].soak),
+            "branch": plan.groups[result.group].branch,
+            "landed": _landed(landings.get(result.group) or {}),
+            "hosts": _hosts(plan, end, result.group),
+        }
+        for result in end.results
+    ]
+
+
+def _source(group: PlannedGroup) -> Source:
+    if group.dirty:
+        return Source.WORKTREE
+    return Source.CANDIDATE if group.candidate and group.candidate == group.commit else Source.HEAD
+
+
+def _touched(plan: Plan, end: Conclusion, group: str) -> bool:
+    members = plan.members(group)
+    return any(plan.hosts[host].outcome is None and end.outcomes[host].outcome not in _UNTOUCHED for host in members)
+
+
+def _problem(group: str, landings: Mapping[str, Any]) -> str:
+    result = landings.get(group) or {}
+    return f"the candidate did not land: {result.get('msg')}" if result.get("failed") else ""
+
+
+def _landed(result: Mapping[str, Any]) -> str | None:
+    commit = result.get("commit")
+    return str(commit) if commit and not result.get("failed") else None
+
+
+def _hosts(plan: Plan, end: Conclusion, group: str) -> list[dict[str, Any]]:
+    found = []
+    for name in plan.members(group):
+        host, outcome = plan.hosts[name], end.outcomes[name]
+        found.append(
+            {
+                "name": name,
+                "result": str(outcome.outcome),
+                "system": host.system,
+                "previous": host.previous,
+                "reason": outcome.reason,
+            }
+        )
+    return found
