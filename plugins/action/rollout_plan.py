@@ -16,6 +16,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "groups": {"type": "list", "elements": "dict", "required": True},
     "locked": {"type": "dict", "default": {}},
     "built": {"type": "dict", "default": {}},
+    "absent": {"type": "dict", "default": {}},
     "serial": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "max_fail_percentage": {"type": "float", "default": 0.0},
     "soak": {"type": "str", "default": "0"},
@@ -36,7 +37,7 @@ class ActionModule(FlotillaAction):
             groups=options["groups"],
             locked=options["locked"].get("groups") or {},
             built=options["built"].get("groups") or {},
-            info={name: _info(options, hostvars[name]) for name in names},
+            info={name: _info(options, name, hostvars[name]) for name in names},
         )
         pace = {group["name"]: _pace(group["name"], options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
@@ -53,8 +54,10 @@ class ActionModule(FlotillaAction):
         }
 
 
-def _info(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+def _info(options: Mapping[str, Any], name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """What the host runs, and whether a reboot that waits there is part of the rollout."""
+    if away := options["absent"].get(name):
+        return {"reachable": False, "msg": away}
     info: dict[str, Any] = plain(variables.get("flotilla_info") or {})
     waits = bool(info.get("reboot_needed")) and info.get("running") == info.get("profile")
     wanted = variables.get("flotilla_reboot", options["reboot"]) == "if_needed"

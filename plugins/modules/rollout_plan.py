@@ -30,6 +30,10 @@ options:
     description: The result of M(flotilla.nixos.flake_build).
     type: dict
     default: {}
+  absent:
+    description: Hosts that M(flotilla.nixos.rollout_sweep) did not find, so that nobody has looked at them.
+    type: dict
+    default: {}
   serial:
     description:
       - The size of each batch, as Ansible's C(serial) takes them. Percentages are of the hosts of a group that are to be updated,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible import constants
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.errors import BadInput
@@ -50,7 +51,7 @@ def over(action: ActionBase, connection: Any) -> ActionBase:
 
 
 def sweep_hosts(
-    action: ActionBase, hosts: Sequence[str], task_vars: Mapping[str, Any], timeout: float = 5.0, workers: int = 64
+    action: ActionBase, hosts: Sequence[str], task_vars: Mapping[str, Any], timeout: float | None = 5.0, workers: int = 64
 ) -> dict[str, SweepResult]:
     """Who of these inventory hosts is there, and with which host key, by name in the order given; see sweep.
 
@@ -59,12 +60,23 @@ def sweep_hosts(
     results: dict[str, SweepResult] = {}
     targets: list[SshTarget] = []
     for host in hosts:
-        if is_controller(host, task_vars):
-            results[host] = SweepResult(host, Presence.HERE)
-            continue
         try:
-            targets.append(SshTarget.from_connection(connection_to(action, host, task_vars), host))
-        except BadInput as error:
+            kind = _connection_kind(action, host, task_vars)
+            if kind == "local":
+                results[host] = SweepResult(host, Presence.HERE)
+            elif kind not in ("ssh", "smart"):
+                results[host] = SweepResult(host, Presence.UNKNOWN, message=f"{host}: its connection is {kind!r}.")
+            else:
+                targets.append(SshTarget.from_connection(connection_to(action, host, task_vars), host))
+        except (BadInput, AnsibleError) as error:
             results[host] = SweepResult(host, Presence.UNKNOWN, message=str(error))
     results |= sweep(sweep_targets(targets, LocalRunner()), timeout, workers)
     return {host: results[host] for host in hosts}
+
+
+def _connection_kind(action: ActionBase, host: str, task_vars: Mapping[str, Any]) -> str:
+    """The host's own variable, else what play and command line (-c) say."""
+    if is_controller(host, task_vars):
+        return "local"
+    given = task_vars["hostvars"][host].get("ansible_connection", action._task.connection or "ssh")
+    return str(given).removeprefix("ansible.builtin.")

@@ -29,8 +29,12 @@ from .ssh_options import SshTarget
 _LOG = "flotilla.nixos.sweep"
 #: How `ssh -G` (and its forerunners) spell StrictHostKeyChecking=no.
 _CARELESS = ("no", "off", "false")
+#: What a TCP connection of our own would not go by.
+_BY_ANOTHER_WAY = ("proxyjump", "proxycommand", "bindaddress", "bindinterface")
 #: known_hosts names the key's type, the key exchange the signature's.
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
+
+_NOBODY_THERE = (SshProblem.REFUSED, SshProblem.TIMEOUT, SshProblem.NO_ROUTE)
 
 
 class Presence(StrEnum):
@@ -49,7 +53,8 @@ class SweepTarget:
     """A host as ssh will look for it.
 
     known_as: its name in known_hosts. strict: a key that known_hosts does not have is refused. careless: not even one that
-    differs is refused (StrictHostKeyChecking=no). proxied: not reached directly.
+    differs is refused (StrictHostKeyChecking=no). proxied: not reached directly, or by ways that ssh alone knows. timeout:
+    seconds that ssh would wait for it.
     """
 
     name: str
@@ -60,6 +65,7 @@ class SweepTarget:
     strict: bool = True
     careless: bool = False
     proxied: bool = False
+    timeout: float = 10.0
 
     @property
     def listed_as(self) -> str:
@@ -82,7 +88,8 @@ class SweepTarget:
             known_hosts=(*said.get("userknownhostsfile", "").split(), *said.get("globalknownhostsfile", "").split()),
             strict=checking not in (*_CARELESS, "accept-new"),
             careless=checking in _CARELESS,
-            proxied=said.get("proxyjump", "none") != "none" or said.get("proxycommand", "none") != "none",
+            proxied="hostname" not in said or any(said.get(key, "none") != "none" for key in _BY_ANOTHER_WAY),
+            timeout=float(said["connecttimeout"]) if said.get("connecttimeout", "").isdigit() else float(target.timeout),
         )
 
 
@@ -96,6 +103,11 @@ class SweepResult:
     problem: SshProblem | None = None
     message: str | None = None
     seconds: float = 0.0
+
+    @property
+    def surely_away(self) -> bool:
+        """True if ssh would not get through either: the network itself says no. Not so for what an sshd or a resolver says."""
+        return self.presence is Presence.ABSENT and self.problem in _NOBODY_THERE
 
 
 #: Gives the type and blob of the host key at an address and port, of these types if it can; raises OSError or SshSilence.
@@ -113,13 +125,16 @@ def sweep_targets(targets: Sequence[SshTarget], runner: Runner, workers: int = 8
 
 
 def sweep(
-    hosts: Sequence[SweepTarget], timeout: float = 5.0, workers: int = 64, get_key: KeyGetter | None = None
+    hosts: Sequence[SweepTarget], timeout: float | None = 5.0, workers: int = 64, get_key: KeyGetter | None = None
 ) -> dict[str, SweepResult]:
-    """Ask all hosts, so many at a time, each for at most so many seconds. Results are by name, in the order given."""
+    """Ask all hosts, so many at a time, each for at most so many seconds (None: as many as ssh would wait).
+
+    Results are by name, in the order given.
+    """
     key_of = get_key or _paramiko_key
     known = {files: KnownHosts.read(files) for files in {host.known_hosts for host in hosts}}
     with ThreadPoolExecutor(max_workers=max(1, min(workers, len(hosts)))) as pool:
-        results = pool.map(lambda host: _ask(host, known[host.known_hosts], timeout, key_of), hosts)
+        results = pool.map(lambda host: _ask(host, known[host.known_hosts], timeout or host.timeout, key_of), hosts)
         return {result.name: result for result in results}
 
 

@@ -6,9 +6,12 @@ The real playbook, role, filters, gate and callback; the builder's and the targe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,10 @@ class Run:
     def called(self, action: str) -> list[str]:
         """The hosts that an action was called for, in order."""
         return [host for name, host, _arguments in self.calls if name == action]
+
+    def arguments(self, action: str) -> list[dict[str, Any]]:
+        """The arguments of an action's calls, in order."""
+        return [arguments for name, _host, arguments in self.calls if name == action]
 
     def states(self) -> list[tuple[str, list[str]]]:
         """The calls of flake_lock: state and groups."""
@@ -131,6 +138,13 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
 
 ALL = ("-e", "flotilla_all=true")
 UPDATE = (*ALL, "-e", "flotilla_update=true")
+#: How a host is brought back, but for the reason.
+BACK = {
+    "to": f"/nix/store/{'o' * 32}-nixos-system-pi-1",
+    "activation_timeout": 600,
+    "confirm_timeout": 300,
+    "ignored_units": [],
+}
 GONE = {"raise": "unreachable"}
 
 
@@ -225,9 +239,10 @@ def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
     assert failed == [host for host, outcome in expected.items() if outcome in ("failed", "held", "rolled back") or host == "g1"]
     assert run.states()[1:] == [
         ("accepted", ["no_landing", "asleep", "reboots", "well"]),
-        ("discarded", ["canary_fails", "canary_leaves", "no_way_back", "no_build", "own_checks", "foreign_platform"]),
+        ("discarded", ["canary_fails", "canary_leaves", "no_build", "own_checks", "foreign_platform"]),
     ]
     assert sorted(run.called("system_rollback")) == ["d1", "j1"]
+    assert "  no_way_back: not landed. d1 may run the candidate cccccccccccc, kept as refs/flotilla/candidate" in run.output
     for line in (
         "  a1, c2 rolled back: units that did not fail before fail now: app.service.",
         "  a2, a3 held: canary_fails halted: a1 rolled back in batch 1 (1 of 1)",
@@ -241,7 +256,7 @@ def test_every_kind_of_trouble_at_once(fleet: Fleet) -> None:
         "  j1 rolled back: the shop is closed",
         "  k1 failed: its system is for x86_64-linux, and the host is aarch64-linux.",
         "  well: landed cccccccccccc on main",
-        "  canary_fails: candidate dropped; main was never changed",
+        "  canary_fails: candidate dropped; main never had it",
     ):
         assert line in run.output
 
@@ -255,7 +270,8 @@ def test_failed_and_unreachable_in_the_same_task(fleet: Fleet) -> None:
     assert sorted(run.called("closure_copy")) == ["pi-1", "pi-2"]
     assert [run.outcome(h) for h in ("pi-1", "pi-2", "pi-3", "pi-4")] == ["failed", "rolled back", "held", "held"]
     assert "pi-1 failed: it was lost during the rollout" in run.output
-    assert run.states()[1:] == [("discarded", ["sbcs"])]
+    assert run.states()[1:] == [], "nothing shows what pi-1 runs"
+    assert "sbcs: not landed. pi-1 may run the candidate cccccccccccc, kept as refs/flotilla/candidate/sbcs." in run.output
     assert "batch 1 of 3 (0 of 4 hosts done): pi-1, pi-2" in run.output
     assert run.output.count("Rollout result") == 1
     assert run.output.index("PLAY RECAP") < run.output.index("Rollout result")
@@ -288,7 +304,7 @@ def test_hosts_that_are_not_there_are_no_failure(fleet: Fleet) -> None:
     assert run.status == 4, run.output  # Ansible's own, for pi-2
     assert [run.outcome(host) for host in ("pi-1", "pi-2")] == ["deferred", "deferred"]
     assert run.states()[1:] == [("discarded", ["sbcs"])]
-    assert "sbcs: candidate dropped (no host was reached); main was never changed" in run.output
+    assert "sbcs: candidate dropped (no host was reached); main never had it" in run.output
     del scenario["system_info"]["pi-2"]
     assert fleet.run("-l", "sbcs", scenario=scenario).status == 0
 
@@ -298,8 +314,74 @@ def test_hosts_of_a_group_that_halts_late_go_back_on_demand(fleet: Fleet) -> Non
     run = fleet.run("-l", "sbcs", "-e", extra, scenario={"system_activate": {"pi-2": rolled_back("pi-2")}})
     assert run.status == 2
     assert run.outcome("pi-1") == "rolled back"
-    assert [a["to"] for name, _host, a in run.calls if name == "system_rollback"] == [f"/nix/store/{'o' * 32}-nixos-system-pi-1"]
+    assert run.arguments("system_rollback") == [BACK | {"reason": "its group halted"}]
     assert run.states()[1:] == [("discarded", ["sbcs"])]
+
+
+def test_a_host_that_cannot_be_brought_back_costs_neither_the_landing_nor_the_report(fleet: Fleet) -> None:
+    """A lost connection in a task that runs once: Ansible would drop all hosts, unless it is told not to."""
+    scenario = {"system_activate": {"pi-2": rolled_back("pi-2")}, "system_rollback": {"pi-1": lost("pi-1")}}
+    run = fleet.run(*UPDATE, "-e", "flotilla_rollback_confirmed=true", scenario=scenario)
+    assert run.status == 2, run.output
+    assert run.called("system_rollback") == ["pi-1"]
+    assert run.states()[1:] == [("accepted", ["servers"])]
+    assert run.outcome("pi-1") == "failed"
+    assert "pi-1 failed: its group halted, and going back failed: the connection failed: no route to host." in run.output
+    assert "sbcs: not landed. pi-1 runs the candidate cccccccccccc, kept as refs/flotilla/candidate/sbcs." in run.output
+
+
+@pytest.mark.parametrize("failure", [{"outcome": "staged_for_boot"}, {"failed": True, "outcome": "failed", "msg": "pi-1: no."}])
+def test_only_what_came_back_counts_as_rolled_back(fleet: Fleet, failure: dict[str, Any]) -> None:
+    scenario = {"system_activate": {"pi-2": rolled_back("pi-2")}, "system_rollback": {"pi-1": failure}}
+    extra = "{flotilla_update: true, flotilla_rollback_confirmed: true}"
+    run = fleet.run("-l", "sbcs", "-e", extra, scenario=scenario)
+    assert run.status == 2, run.output
+    assert run.outcome("pi-1") == "failed"
+    assert run.states()[1:] == []
+
+
+def test_a_builder_that_goes_away_while_landing_is_in_the_report(fleet: Fleet) -> None:
+    run = fleet.run(*UPDATE, scenario={"flake_lock": {"*": {"lost_at": "accepted"}}})
+    assert run.status == 2, run.output
+    assert "sbcs: the candidate was proven, but did not land: web1: the connection to the builder failed." in run.output
+    assert [host for host in ("web1", "web2", "pi-1", "pi-2") if run.recap(host)["failed"]] == ["web1", "pi-1"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome", "states"),
+    [
+        (True, "rolled back", [("discarded", ["sbcs"])]),
+        (False, "failed", []),
+    ],
+)
+@pytest.mark.parametrize("activated", [{"reboot_needed": True}, {"outcome": "staged_for_boot", "guard": None}])
+def test_a_reboot_that_fails_after_the_confirmation(
+    fleet: Fleet, activated: dict[str, Any], *, answers: bool, outcome: str, states: list[Any]
+) -> None:
+    """The host runs the new system for good: it goes back if it answers; else the candidate keeps its name."""
+    dead = {"failed": True, "outcome": "lost", "unreachable": True, "msg": "pi-1: it did not come back."}
+    sick = {"failed": True, "outcome": "rebooted", "msg": "pi-1: it came back, but app.service fails."}
+    scenario = {
+        "system_activate": {"pi-1": activated},
+        "system_reboot": {"pi-1": sick if answers else dead},
+        "system_rollback": {"pi-1": {} if answers else lost("pi-1")},
+    }
+    run = fleet.run("-l", "sbcs", "-e", "flotilla_update=true", scenario=scenario)
+    assert run.status == 2, run.output
+    assert run.arguments("system_rollback") == [BACK | {"reason": "the rollout failed on it"}]
+    assert run.outcome("pi-1") == outcome
+    assert run.states()[1:] == states
+
+
+def test_a_commit_of_two_groups_lands_for_both_or_for_none(fleet: Fleet) -> None:
+    same = {"candidate": "e" * 40, "commit": "e" * 40}
+    scenario = {"flake_lock": {"*": {"override": {"servers": same, "sbcs": same}}}, "system_activate": {"pi-1": rolled_back("pi-1")}}
+    run = fleet.run(*UPDATE, scenario=scenario)
+    assert run.status == 2
+    assert run.states()[1:] == [("discarded", ["sbcs"])]
+    assert (
+        "servers: not landed (sbcs halted, with which it has its candidate in common). web1, web2 run the candidate eeeeeeeeeeee"
+    ) in run.output
 
 
 def test_nothing_to_do_and_the_resume(fleet: Fleet) -> None:
@@ -366,3 +448,44 @@ def test_a_variable_that_there_is_not_is_refused_or_warned_of(fleet: Fleet) -> N
     run = fleet.run(*ALL, "--tags", "plan")
     assert run.status == 0, run.output
     assert run.output.count("[WARNING]: flotilla_sereal is no variable of flotilla.nixos; the nearest is flotilla_serial.") == 1
+
+
+def test_hosts_that_are_surely_away_are_not_waited_for(fleet: Fleet) -> None:
+    """pi-1 refuses. pi-2 hangs up, pi-3 is behind a jump host, pi-4 has no such name: whether these are there, ssh has to say."""
+    with socket.create_server(("127.0.0.1", 0)) as closed, socket.create_server(("127.0.0.1", 0)) as mute:
+        port, busy = closed.getsockname()[1], mute.getsockname()[1]
+        closed.close()
+        threading.Thread(target=hang_up, args=(mute,), daemon=True).start()
+        ssh = "ansible_connection=ssh ansible_host=127.0.0.1"
+        jump = 'ansible_ssh_common_args="-J nowhere.invalid"'
+        hosts = f"pi-1 {ssh} ansible_port={port}\npi-2 {ssh} ansible_port={busy}\npi-3 {ssh} ansible_port={port} {jump}\n"
+        hosts += "pi-4 ansible_connection=ssh ansible_host=nobody.invalid\n"
+        (fleet.path / "inventory").write_text(f"{INVENTORY}\n[sbcs]\n{hosts}")
+        run = fleet.run(*UPDATE)
+    assert run.status == 0, run.output
+    assert sorted(run.called("system_info")) == ["pi-2", "pi-3", "pi-4", "web1", "web2"]
+    outcomes = {host: run.outcome(host) for host in ("web1", "pi-1", "pi-2", "pi-3", "pi-4")}
+    assert outcomes == dict.fromkeys(outcomes, "updated") | {"pi-1": "deferred"}
+    assert "pi-1 deferred: nothing listens on its ssh port. Check that sshd runs there, and ansible_port." in run.output
+
+
+def test_no_host_is_given_up_where_ansible_goes_another_way(fleet: Fleet) -> None:
+    inventory = INVENTORY.replace("ansible_connection=local", "ansible_host=127.0.0.1\nansible_port=9")
+    (fleet.path / "inventory").write_text(inventory)
+    run = fleet.run(*ALL, "-c", "local", "--tags", "plan")
+    assert sorted(run.called("system_info")) == ["pi-1", "pi-2", "pi-3", "pi-4", "web1", "web2"]
+
+
+def hang_up(server: socket.socket) -> None:
+    """Answer every connection with its end."""
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
+def test_a_limit_from_a_file_and_forks(fleet: Fleet) -> None:
+    (fleet.path / "late").write_text("pi-2\nweb2\n")
+    run = fleet.run("--limit", "@late", "--forks", "1")
+    assert run.status == 0, run.output
+    assert run.batches() == [["web2", "pi-2"]]
+    assert (run.called("system_confirm"), run.outcome("pi-2")) == (["web2", "pi-2"], "updated")

@@ -19,6 +19,7 @@ HOSTVARS: dict[str, dict[str, Any]] = {
     "here": {"ansible_connection": "local"},
     "build1": {"ansible_host": "192.0.2.7", "ansible_user": "nix", "ansible_port": 2222, "ansible_ssh_common_args": "-J bastion"},
     "closed": {"ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_ssh_args": "-F none"},
+    "container": {"ansible_connection": "community.docker.docker"},
     "password": {"ansible_host": "127.0.0.1", "ansible_password": "x"},
 }
 TASK_VARS = {"hostvars": HOSTVARS, "inventory_hostname": "target"}
@@ -29,7 +30,10 @@ def action() -> Any:
     context = PlayContext()
     context.remote_addr = "203.0.113.1"
     return SimpleNamespace(
-        _play_context=context, _shared_loader_obj=SimpleNamespace(connection_loader=connection_loader), _connection="its own"
+        _play_context=context,
+        _shared_loader_obj=SimpleNamespace(connection_loader=connection_loader),
+        _connection="its own",
+        _task=SimpleNamespace(connection="ssh"),
     )
 
 
@@ -46,12 +50,14 @@ def test_an_action_over_another_connection_is_another_action(action: Any) -> Non
 
 
 def test_a_sweep_says_of_each_host_what_it_can(action: Any) -> None:
-    found = sweep_hosts(action, ["password", "here", "closed"], TASK_VARS, timeout=2)
+    found = sweep_hosts(action, ["password", "here", "closed", "container"], TASK_VARS, timeout=2)
     assert [(name, result.presence) for name, result in found.items()] == [
         ("password", Presence.UNKNOWN),
         ("here", Presence.HERE),
         ("closed", Presence.ABSENT),
+        ("container", Presence.UNKNOWN),
     ]
+    assert found["closed"].surely_away
     assert found["closed"].problem is SshProblem.REFUSED
     assert str(found["password"].message).startswith("password: it logs in with a password")
 

@@ -138,6 +138,7 @@ def test_who_is_not_there_and_why(error: Exception, problem: SshProblem, beginni
 
     result = sweep([SweepTarget("h", "192.0.2.1")], get_key=fail)["h"]
     assert (result.presence, result.problem) == (Presence.ABSENT, problem)
+    assert result.surely_away is (problem in (SshProblem.REFUSED, SshProblem.TIMEOUT, SshProblem.NO_ROUTE))
     assert result.message is not None
     assert result.message.startswith(beginning)
 
@@ -169,6 +170,7 @@ SAID = """user root
 hostname 192.0.2.7
 port 2222
 stricthostkeychecking accept-new
+connecttimeout 30
 hostkeyalias pi
 userknownhostsfile ~/.ssh/known_hosts /x/y
 globalknownhostsfile /etc/ssh/ssh_known_hosts
@@ -176,7 +178,14 @@ globalknownhostsfile /etc/ssh/ssh_known_hosts
 
 
 @pytest.mark.parametrize(
-    ("more", "proxied"), [("", False), ("proxyjump none\n", False), ("proxyjump bastion\n", True), ("proxycommand nc %h\n", True)]
+    ("more", "proxied"),
+    [
+        ("", False),
+        ("proxyjump none\n", False),
+        ("proxyjump bastion\n", True),
+        ("proxycommand nc %h\n", True),
+        ("bindaddress 192.0.2.1\n", True),
+    ],
 )
 def test_ssh_itself_says_where_it_would_go(more: str, proxied: bool) -> None:
     class Runner:
@@ -188,4 +197,14 @@ def test_ssh_itself_says_where_it_would_go(more: str, proxied: bool) -> None:
 
     (target,) = sweep_targets([SshTarget("pi-1", "pi-1", args=("-o", "Port=2222"))], Runner())
     files = ("~/.ssh/known_hosts", "/x/y", "/etc/ssh/ssh_known_hosts")
-    assert target == SweepTarget("pi-1", "192.0.2.7", 2222, "pi", files, strict=False, proxied=proxied)
+    assert target == SweepTarget("pi-1", "192.0.2.7", 2222, "pi", files, strict=False, proxied=proxied, timeout=30)
+
+
+def test_a_program_in_sshs_place_that_says_nothing_is_not_second_guessed() -> None:
+    class Runner:
+        name = "localhost"
+
+        def run(self, argv: Sequence[str], **_kwargs: Any) -> RunResult:
+            return RunResult(tuple(argv), 2, "", "unknown option -G", 0.0)
+
+    assert sweep_targets([SshTarget("pi-1", "pi-1", executable="cloud-ssh")], Runner())[0].proxied
