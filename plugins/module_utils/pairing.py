@@ -56,6 +56,14 @@ def _listed(lock: Lock) -> str:
     return ", ".join(root_inputs(lock)) or "no inputs"
 
 
+def _leader(lock: Lock, path: InputPath) -> InputPath | None:
+    """What stands for an input elsewhere in the lock, because it or one above it follows that; None if it has its own node."""
+    for length in range(1, len(path) + 1):
+        if (leader := followed(lock, path[:length])) is not None:
+            return (*leader, *path[length:])
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Pairing:
     """Two locks whose inputs are compared."""
@@ -85,22 +93,25 @@ class _Pairing:
 
     @staticmethod
     def _has_pin(lock: Lock, path: InputPath) -> bool:
-        return resolve(lock, path) is not None and followed(lock, path) is None
+        return resolve(lock, path) is not None and _leader(lock, path) is None
 
     def require_pins(self, path: InputPath, origin: InputPath) -> None:
         """Both are there, and the target's has a pin of its own."""
-        for lock, name, wanted in ((self.target, self.group.name, path), (self.source, self.source_name, origin)):
-            if resolve(lock, wanted) is None:
-                raise BadInput(
-                    self.group.name,
-                    f"{name} has no input {written(wanted)!r}",
-                    f"It has {_listed(lock)}. Where names differ, say in mapping which stands for which.",
-                )
-        if (leader := followed(self.target, path)) is not None:
+        self._require(self.target, self.group.name, path)
+        if (leader := _leader(self.target, path)) is not None:
             raise BadInput(
                 self.group.name,
                 f"input {written(path)} follows another and has no pin of its own",
                 f"Name {written(leader)} instead." if leader else "",
+            )
+        self._require(self.source, self.source_name, origin)
+
+    def _require(self, lock: Lock, name: str, path: InputPath) -> None:
+        if resolve(lock, path) is None:
+            raise BadInput(
+                self.group.name,
+                f"{name} has no input {written(path)!r}",
+                f"It has {_listed(lock)}. Where names differ, say in mapping which stands for which.",
             )
 
     def require_same_sources(self, pairs: Mapping[InputPath, InputPath]) -> None:
@@ -115,7 +126,7 @@ class _Pairing:
 
     def _problem(self, path: InputPath, origin: InputPath) -> str | None:
         name, source = written(path), self.source_name
-        if (leader := followed(self.source, origin)) is not None:
+        if (leader := _leader(self.source, origin)) is not None:
             return f"{name} follows {written(leader)} in {source}, and not here"
         here, there = _node(self.target, path), _node(self.source, origin)
         if here.flake != there.flake:

@@ -144,7 +144,7 @@ def _merged(
     lags = not locking.complete(old)
     offered = _offered(group, old, origin.lock) if everything and lags else {}
     made = graft(old, origin.lock, {**pairs, **offered}, (group.name, origin.name))
-    new = _as_nix_takes_it(locking, made.lock)
+    new = _as_nix_takes_it(locking, made.lock, lags)
     there = set(root_inputs(new))
     moved = {written(path) for path in difference(made.lock, new).touched if path[0] in there}
     if moved:
@@ -173,12 +173,19 @@ def _offered(group: UpdateGroup, old: Lock, source: Lock) -> dict[InputPath, Inp
     return {path: path for path in names if group.inputs is None or path in input_paths(group.inputs)}
 
 
-def _as_nix_takes_it(locking: Locking, lock: Lock) -> Lock:
+def _as_nix_takes_it(locking: Locking, lock: Lock, lags: bool) -> Lock:
     try:
         return locking.rewritten(lock, offline=True)
     except CommandFailed:
         # An input whose own flake.nix has followers is read by nix again, though its pin is known (2.26 to 2.34).
+        pass
+    try:
         return locking.rewritten(lock)
+    except CommandFailed as error:
+        if not lags:
+            raise
+        why = f"flake.nix has other inputs than the lock, and nix cannot lock them: {error.what}"
+        raise BadInput(locking.group.name, why, _LOCK_FIRST) from error
 
 
 def _rewired(group: UpdateGroup, origin: Origin, made: Graft) -> tuple[str, ...]:

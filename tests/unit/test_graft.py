@@ -163,6 +163,15 @@ def test_locks_that_do_not_fit_together(target: Lock, source: Lock, error: str) 
 
 # Which inputs
 
+WIRED = lock_of(
+    **{
+        **{path.replace("/", "__"): entry for path, entry in ((written(p), e) for p, e in raw_entries(TARGET).items())},
+        "hm__x": node("1"),
+        "extra__x": node("1"),
+        "led": ["hm"],
+    }
+)
+
 
 def stable(*inputs: str) -> UpdateGroup:
     return UpdateGroup("stable", "/fleet", None, ".", "flake.lock", inputs or None)
@@ -193,12 +202,19 @@ OTHER = {
 @pytest.mark.parametrize(
     ("choice", "source", "error"),
     [
-        (Choice(("nosuch",)), SOURCE, "stable has no input 'nosuch'. It has nixpkgs, hm, extra"),
+        (Choice(("nosuch",)), SOURCE, "stable has no input 'nosuch'. It has nixpkgs, hm, extra, led"),
         (Choice(("extra",)), SOURCE, "canary has no input 'extra'. It has nixpkgs, hm, own"),
         (Choice(("hm/nixpkgs",)), SOURCE, "input hm/nixpkgs follows another and has no pin of its own. Name nixpkgs instead."),
         (Choice(()), SOURCE, "the list of inputs is empty"),
         (Choice(mapping={"nosuch": "hm"}), SOURCE, "canary has no input 'nosuch'"),
         (Choice(mapping={"nixpkgs": "hm", "own": "hm"}), SOURCE, "the mapping gives input hm the pins of nixpkgs and own"),
+        (Choice(("hm/nixpkgs/x",)), SOURCE, "stable has no input 'hm/nixpkgs/x'"),
+        (Choice(("led/x",)), SOURCE, "input led/x follows another and has no pin of its own. Name hm/x instead."),
+        (
+            Choice(("extra/x",)),
+            lock_of(hm=node("2"), hm__x=node("2"), extra=["hm"]),
+            "extra/x follows hm/x in canary, and not here",
+        ),
         (Choice(mapping={"own": "--x"}), SOURCE, "this is not the name of an input"),
         (Choice(mapping={"own": "hm"}), SOURCE, "hm is github:NixOS/hm, and github:NixOS/nixpkgs in canary"),
         (
@@ -213,7 +229,7 @@ OTHER = {
 )
 def test_inputs_that_cannot_be_paired(choice: Choice, source: Lock, error: str) -> None:
     with pytest.raises(BadInput) as caught:
-        paired(stable(), TARGET, source, "canary", choice)
+        paired(stable(), WIRED, source, "canary", choice)
     assert error in str(caught.value)
 
 
