@@ -7,8 +7,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ..module_utils.activation import Goal, Outcome, Report, Request, activate, confirm, generation_path, look, plan, take_back
-from ..module_utils.errors import BadInput
+from ..module_utils.activation import (
+    Destination,
+    Goal,
+    Outcome,
+    Report,
+    Request,
+    activate,
+    confirm,
+    destination,
+    look,
+    plan,
+    take_back,
+)
+from ..module_utils.errors import BadInput, FlotillaError
 from ..plugin_utils.system_target import SystemTarget
 from ..plugin_utils.target_action import TargetAction, store_path
 
@@ -30,30 +42,36 @@ class ActionModule(TargetAction):
         self.phase = "rollback"
         target = self.system_target(task_vars)
         info = look(target)
-        wanted = self._path(target, options["to"]) if options["to"] else ""
         waiting = info.guard if info.guard and info.guard["kind"] == "activate" else None
+        wanted = self._destination(target, options["to"], waiting)
         if self.check_mode:
-            return self.finished(_prediction(target, waiting, wanted, info.running), task_vars)
-        if waiting and wanted in ("", waiting["old"]):
+            return self.finished(_explained(target, _prediction(target, waiting, wanted, info.running), wanted), task_vars)
+        if waiting and (wanted is None or wanted.system == waiting["old"]):
             report = take_back(target, options["reason"], self.clock)
             if report is not None:
                 return self.finished(report, task_vars)
-        if not wanted:
+        if wanted is None:
             return self.finished(Report(Outcome.UNCHANGED, info.running, previous=info.running), task_vars)
         if waiting:
             take_back(target, options["reason"], self.clock)
-        return self.finished(self._bring(target, wanted, options, task_vars), task_vars)
+        return self.finished(_explained(target, self._bring(target, wanted, options, task_vars), wanted), task_vars)
 
-    def _path(self, target: SystemTarget, to: str) -> str:
+    def _destination(self, target: SystemTarget, to: str | None, waiting: Mapping[str, Any] | None) -> Destination | None:
+        """None: only what waits is to be ended, and that is what was before, too."""
+        if not to or (to == "previous" and waiting):
+            return None
         if to == "previous" or to.isdigit():
-            return generation_path(target, to)
+            return destination(target, to)
         if not to.startswith("/"):
             raise BadInput(f"to {to!r}", "this is no system", "Give a store path, `previous`, or a generation's number.")
-        return store_path("to", to)
+        return Destination(store_path("to", to))
 
-    def _bring(self, target: SystemTarget, system: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Report:
+    def _bring(
+        self, target: SystemTarget, wanted: Destination, options: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> Report:
         request = Request(
-            system=system,
+            system=wanted.system,
+            generation=wanted.generation,
             goal=Goal.SWITCH,
             owner=self.owner(options, task_vars),
             activation_timeout=max(1, options["activation_timeout"]),
@@ -67,15 +85,24 @@ class ActionModule(TargetAction):
         if report.outcome is not Outcome.ACTIVATED:
             return report
         self.phase = "confirm"
-        done = confirm(target, system, self.clock, guard=report.guard, ignored=request.ignored_units)
+        done = confirm(target, wanted.system, self.clock, guard=report.guard, ignored=request.ignored_units)
         outcome = Outcome.ROLLED_BACK if done.outcome is Outcome.CONFIRMED else done.outcome
         return replace(done, outcome=outcome, previous=report.previous, units=report.units, changed=True)
 
 
-def _prediction(target: SystemTarget, waiting: Mapping[str, Any] | None, wanted: str, running: str) -> Report:
-    system = wanted or (str(waiting["old"]) if waiting else running)
+def _prediction(target: SystemTarget, waiting: Mapping[str, Any] | None, wanted: Destination | None, running: str) -> Report:
     if waiting:
+        system = wanted.system if wanted else str(waiting["old"])
         return Report(Outcome.WOULD_ACTIVATE, system, changed=True, previous=running)
-    if system == running and not wanted:
-        return Report(Outcome.UNCHANGED, system, previous=running)
-    return plan(target, Request(system, Goal.SWITCH, owner=""))
+    if wanted is None:
+        return Report(Outcome.UNCHANGED, running, previous=running)
+    return plan(target, Request(wanted.system, Goal.SWITCH, owner=""))
+
+
+def _explained(target: SystemTarget, report: Report, wanted: Destination | None) -> Report:
+    """With the reason, where nothing is done because the host went back before."""
+    if report.outcome is not Outcome.UNCHANGED or wanted is None or not wanted.left:
+        return report
+    what = f"it went back from {wanted.left} to {wanted.system} already, and nothing was activated since"
+    sentence = str(FlotillaError(target.name, what, "To go further back, name a generation or a system with `to`."))
+    return replace(report, msg=sentence, warnings=(*report.warnings, sentence))

@@ -102,6 +102,8 @@ class Request:
     ignored_units: tuple[str, ...] = ()
     force: bool = False
     last_resort: str = "reboot"
+    #: For a rollback: the generation that is to be the profile's again, or "any" that has the system; "": a new one.
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,7 @@ def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts 
             "yes" if request.force else "no",
             request.last_resort,
             str(LONG_POLL),
+            request.generation or "-",
             timeout=60 + ANSWER + LONG_POLL,
         )
     except (ConnectionLost, CommandTimeout) as lost:
@@ -531,6 +534,16 @@ def take_back(target: Target, why: str, clock: Clock, *, timeout: float = 600) -
     return Report(outcome, old, changed=True, failed=True, msg=str(error), previous=facts.one("new"))
 
 
-def generation_path(target: Target, which: str) -> str:
-    """The system of a generation: a number, or `previous` for the one before the profile's."""
-    return target.verb("generation", which).one("system")
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where to go back to. generation: its number, or "any". left: the system that the host went back from to this one already."""
+
+    system: str
+    generation: str = "any"
+    left: str = ""
+
+
+def destination(target: Target, which: str) -> Destination:
+    """A generation by its number, or `previous`: the one before the profile's, or the profile's if that was gone back to."""
+    facts = target.verb("generation", which)
+    return Destination(facts.one("system"), facts.one("generation"), facts.one("left"))

@@ -12,6 +12,7 @@ author: The Flotilla authors (!UNKNOWN)
 description:
   - Without O(to), ends an activation that waits for its confirmation, and the host goes back to the system that ran before it (a
     recorded path, not a generation's number). If none waits, nothing is done.
+  - Which systems were left in this way is kept in C(/nix/var/nix/flotilla) there.
   - With O(to), brings the host to that system, in the same guarded way as M(flotilla.nixos.system_activate) and
     M(flotilla.nixos.system_confirm), so that a rollback to something that does not work is undone too. A system that must not be
     switched to live is made the boot default instead. See RV(outcome).
@@ -28,11 +29,17 @@ attributes:
   diff_mode:
     support: full
   idempotent:
-    support: partial
-    details: With O(to=previous) each run goes back one generation more. Give a path.
+    support: full
+    details: With O(to=previous) too. A host that went back already stays where it is until something is activated on it again.
 options:
   to:
-    description: A store path, V(previous) for the generation before the profile's, or a generation's number.
+    description:
+      - A store path, a generation's number, or V(previous).
+      - V(previous) is the newest generation before the profile's that has another system, but for systems that a rollback left and
+        that were not activated since. If an activation waits for its confirmation, it is the system before that.
+      - If the host went back already, by this module or by its guard, and nothing was activated since, V(previous) does
+        nothing, and C(msg) and a warning say so. Name a system or a generation to go further back.
+      - A generation that exists becomes the profile's again; no new one is made.
     type: str
   reason:
     description: Why, for the host's record.

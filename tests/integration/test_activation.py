@@ -574,7 +574,29 @@ def test_back_to_the_previous_generation(bench: Bench) -> None:
     back = bench.task("system_rollback", to="previous")
     assert (back["outcome"], back["changed"], back["system"]) == ("rolled_back", True, old)
     assert (bench.running(), bench.profile(), bench.boot_default()) == (old, old, old)
+    for _time in ("the second", "the third"):
+        again = bench.task("system_rollback", to="previous")
+        assert (again["outcome"], again["changed"], again["failed"], again["system"]) == ("unchanged", False, False, old)
+        assert f"it went back from {new} to {old} already" in again["msg"]
     assert bench.task("system_rollback", to=old)["changed"] is False
+    # What was left is not what comes before the next one.
+    third = bench.have("25.05.3")
+    assert bench.activate(third, confirm=True)["outcome"] == "confirmed"
+    assert bench.task("system_rollback", to="previous")["system"] == old
+    assert bench.task("system_rollback", to=new)["outcome"] == "rolled_back"
+    assert (bench.running(), bench.profile(), bench.boot_default()) == (new, new, new)
+
+
+def test_a_host_that_went_back_by_itself_goes_no_further(bench: Bench) -> None:
+    old, new = bench.running(), bench.have("25.05.2")
+    assert bench.activate(new, confirm=True)["outcome"] == "confirmed"
+    assert bench.activate(bench.have("bad-unit"))["outcome"] == "rolled_back"
+    kept = bench.task("system_rollback", to="previous")
+    assert (kept["outcome"], kept["changed"], kept["system"]) == ("unchanged", False, new)
+    assert bench.activate(bench.have("25.05.3"))["outcome"] == "activated"
+    back = bench.task("system_rollback", to="previous")
+    assert (back["outcome"], back["system"]) == ("rolled_back", new)
+    assert bench.task("system_rollback", to="1")["system"] == old
 
 
 def test_an_unreachable_host_is_a_result(bench: Bench) -> None:

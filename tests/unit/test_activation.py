@@ -142,7 +142,7 @@ def test_the_main_way_is_one_verb_and_one_probe() -> None:
     assert (result["outcome"], result["changed"], result["failed"], result["previous"]) == ("activated", True, False, OLD)
     assert (result["exit_code"], result["confirm_within"], result["reboot_reasons"]) == (0, 300, ["kernel"])
     ((verb, guard, *words),) = target.calls
-    assert (verb, words) == ("activate", ["anna@desk", NEW, "switch", "600", "300", "no", "reboot", "8"])
+    assert (verb, words) == ("activate", ["anna@desk", NEW, "switch", "600", "300", "no", "reboot", "8", "-"])
     assert result["guard"] == guard
 
 

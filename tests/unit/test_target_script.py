@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ansible_collections.flotilla.nixos.plugins.module_utils.target_state import Facts, parse_facts
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.system_target import _SCRIPT
 
 #: A switch-to-configuration that makes itself the running system, and does before what the test wants.
@@ -80,6 +81,8 @@ class Machine:
         common = {"kind": "activate", "goal": "switch", "phase": "tested", "activation": "600", "confirmation": "60"}
         common |= {"old": str(self.old), "old_profile": str(self.old), "old_generation": "1", "old_boot": "unknown unknown"}
         common |= {"new": str(self.new), "deadline": "99999999999", "tested_at": "0", "last_resort": "stay"}
+        for file in (self.root / "run/flotilla/tx.t1").iterdir():
+            file.unlink()
         for key, value in (common | values).items():
             (self.root / "run/flotilla/tx.t1" / key).write_text(f"{value}\n")
         (self.root / "run/flotilla/tx.t1/baseline").touch()
@@ -188,3 +191,56 @@ def test_a_log_has_a_size_and_does_not_hinder(machine: Machine) -> None:
     assert (machine.value("phase"), machine.value("status")) == ("tested", "0"), done.stderr
     size = (machine.root / "run/flotilla/tx.t1/log").stat().st_size
     assert 500_000 < size < 700_000
+
+
+def facts_of(done: subprocess.CompletedProcess[str]) -> Facts:
+    return parse_facts(done.stdout)
+
+
+def previous(machine: Machine) -> tuple[str, str, str]:
+    found = facts_of(machine.run("generation", "previous"))
+    return Path(found.one("system")).name, found.one("generation"), Path(found.one("left")).name
+
+
+def confirmed(machine: Machine, name: str, rollback: str = "") -> str:
+    """The profile after a confirmation of a system, that of a rollback or not."""
+    system = machine.root / name
+    if not system.exists():
+        machine.system(name)
+    (machine.root / "run/current-system").unlink()
+    (machine.root / "run/current-system").symlink_to(system)
+    before, profile = (machine.root / "profiles/system").resolve(), machine.profile()
+    generation = profile.removeprefix("system-").removesuffix("-link")
+    machine.transaction(new=str(system), old=str(before), old_profile=str(before), old_generation=generation, rollback=rollback)
+    done = machine.run("_confirm", "t1")
+    assert machine.value("phase") == "confirmed", done.stderr
+    return machine.profile()
+
+
+def test_going_back_goes_back_once(machine: Machine) -> None:
+    assert confirmed(machine, "bad") == "system-2-link"
+    assert previous(machine) == ("old", "1", "")
+    assert confirmed(machine, "old", rollback="1") == "system-1-link"
+    # Twice, thrice: the system that it went back to.
+    for _ in range(2):
+        assert previous(machine) == ("old", "1", "bad")
+        assert confirmed(machine, "old", rollback="1") == "system-1-link"
+    assert confirmed(machine, "next") == "system-3-link"
+    assert previous(machine) == ("old", "1", "")
+    # By its path, though its generation is still there; and then it is good again.
+    assert confirmed(machine, "bad", rollback="any") == "system-2-link"
+    assert previous(machine) == ("bad", "2", "next")
+    assert confirmed(machine, "last") == "system-4-link"
+    assert previous(machine) == ("bad", "2", "")
+
+
+def test_a_generation_that_was_there_before_is_not_removed(machine: Machine) -> None:
+    confirmed(machine, "bad")
+    confirmed(machine, "old", rollback="1")
+    (machine.root / "bad/trouble").write_text("[ $1 != boot ] || exit 1\n")
+    (machine.root / "run/current-system").unlink()
+    (machine.root / "run/current-system").symlink_to(machine.root / "bad")
+    machine.transaction(new=str(machine.root / "bad"), rollback="")
+    machine.run("_confirm", "t1")
+    assert (machine.value("phase"), machine.profile()) == ("rolled_back", "system-1-link")
+    assert (machine.root / "profiles/system-2-link").is_symlink()

@@ -20,6 +20,8 @@ DIR=/run/flotilla
 PROFILE=/nix/var/nix/profiles/system
 ROOTS=/nix/var/nix/gcroots/auto/flotilla
 RESERVE=4194304
+# Outlives restarts: what rollbacks left (`left`), and the last one of them (`back`).
+STATE=/nix/var/nix/flotilla
 SWITCH_LOCK=/run/nixos/switch-to-configuration.lock
 
 # ---- answers
@@ -149,6 +151,15 @@ generation() {
     link=$(readlink "$PROFILE" 2>/dev/null) || return 0
     link=${link##*system-}
     echo "${link%-link}"
+}
+
+# The numbers of the profile's generations, the newest last.
+generations() {
+    for link in "$PROFILE"-*-link; do
+        link=${link##*/system-}
+        link=${link%-link}
+        case $link in '' | *[!0-9]*) ;; *) echo "$link" ;; esac
+    done | sort -n
 }
 
 free_bytes() {
@@ -544,7 +555,8 @@ verb_info() {
     say end info
 }
 
-# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE LAST_RESORT WAIT
+# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE LAST_RESORT WAIT [GENERATION]
+# GENERATION: for a rollback, the one of the profile that is to be current again, or `any` that has NEW; `-`: make a new one.
 # goal switch or test: guarded, `switch-to-configuration test`. goal boot: profile and boot loader alone.
 
 is_right() {
@@ -563,7 +575,7 @@ held() {
 }
 
 verb_activate() {
-    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 last_resort=$8 wait=$9
+    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 last_resort=$8 wait=$9 to_generation=${10:--}
     case $activation$confirmation$wait in *[!0-9]*) refuse bad_argument timeout ;; esac
     need_root
     need_nixos
@@ -589,6 +601,7 @@ verb_activate() {
     put activation "$activation"
     put confirmation "$confirmation"
     put last_resort "$last_resort"
+    if [ "$to_generation" != - ]; then put rollback "$to_generation"; fi
     say guard "$ID"
     if [ "$goal" = boot ]; then
         phase staging
@@ -757,6 +770,8 @@ go_back() {
         into_default "the old system runs again but the way in that the controller used is still shut"
         return 0
     fi
+    # A rollback that failed may be tried again.
+    if [ -z "$(get rollback)" ]; then remember_back "$old" "$(get new)"; fi
     finish rolled_back
 }
 
@@ -830,6 +845,41 @@ last_words() {
     esac
 }
 
+# The generation that has a system: the one that was named, the profile's own, or the newest.
+generation_with() {
+    for number in "$2" "$(generation)" $(generations | sort -rn); do
+        case $number in '' | *[!0-9]*) continue ;; esac
+        if [ "$(real "$PROFILE-$number-link")" = "$1" ]; then
+            echo "$number"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# After the profile was set: a system that a rollback left is none to go back to, until somebody activates it again.
+remember() {
+    new=$(get new)
+    before=$(get old_profile)
+    if [ -z "$(get rollback)" ]; then
+        before=
+        rm -f "$STATE/back"
+    elif [ "$before" = "$new" ]; then
+        return 0
+    fi
+    mkdir -p "$STATE"
+    { grep -vxF -e "$new" -e "$before" "$STATE/left" 2>/dev/null; echo "$before"; } | grep . | tail -n 100 >"$STATE/left.new"
+    mv -f "$STATE/left.new" "$STATE/left"
+    if [ -n "$before" ]; then remember_back "$new" "$before"; fi
+}
+
+# Going back again must go no further: says from where the host went back to what its profile names.
+remember_back() {
+    if [ "$(real "$PROFILE")" != "$1" ]; then return 0; fi
+    mkdir -p "$STATE"
+    printf '%s\n' "$(generation) $1 $2" >"$STATE/back.new" && mv -f "$STATE/back.new" "$STATE/back"
+}
+
 # Names NEW as the one to boot. On failure `reason` says why and the caller puts things back.
 make_default() {
     new=$(get new)
@@ -841,12 +891,19 @@ make_default() {
     }
     limit=$(time_limit 120)
     status=0
-    logged log timeout -k 10 "$limit" nix-env --profile "$PROFILE" --set "$new" || status=$?
+    newest=$(generations | tail -n 1)
+    if [ -n "$(get rollback)" ] && number=$(generation_with "$new" "$(get rollback)"); then
+        set -- --switch-generation "$number"
+    else
+        set -- --set "$new"
+    fi
+    logged log timeout -k 10 "$limit" nix-env --profile "$PROFILE" "$@" || status=$?
     if [ "$status" != 0 ]; then
         put reason "the profile could not be set: $(last_words log "$limit")"
         return 1
     fi
-    if [ "$(generation)" != "$generation_before" ]; then put made_generation "$(generation)"; fi
+    made=$(generation)
+    if [ "$made" != "$generation_before" ] && [ "${made:-0}" -gt "${newest:-0}" ]; then put made_generation "$made"; fi
     sync_disks
     logged boot_log timeout -k 10 "$limit" "$new/bin/switch-to-configuration" boot || status=$?
     put boot_status "$status"
@@ -874,9 +931,12 @@ verb__confirm() {
         go_back "the running system is $(real /run/current-system), not the one to confirm"
         return 0
     fi
-    if [ "$(get goal)" != test ] && ! make_default; then
-        go_back "$(get reason)"
-        return 0
+    if [ "$(get goal)" != test ]; then
+        if ! make_default; then
+            go_back "$(get reason)"
+            return 0
+        fi
+        remember
     fi
     finish confirmed
 }
@@ -885,6 +945,7 @@ verb__stage() {
     load_unit "$1"
     claim confirm || return 0
     if make_default; then
+        remember
         finish staged
     else
         restore_boot
@@ -1046,14 +1107,29 @@ verb_dry() {
 }
 
 # ---- verb: generation previous|N: its path
+# `previous` is what the profile had before, and where that was gone back to already, that: it goes back once.
+
+# The newest generation before the profile's with another system, but for systems that a rollback left.
+before_this() {
+    for number in $(generations | sort -rn); do
+        path=$(real "$PROFILE-$number-link")
+        if [ "$number" -ge "${here:-0}" ] || [ "$path" = "$now_has" ] || ! [ -e "$path" ]; then continue; fi
+        if grep -qxF -e "$path" "$STATE/left" 2>/dev/null; then continue; fi
+        echo "$number"
+        return 0
+    done
+}
 
 verb_generation() {
     if [ "$1" = previous ]; then
         here=$(generation)
-        number=$(for link in "$PROFILE"-*-link; do
-            link=${link##*/system-}
-            echo "${link%-link}"
-        done | sort -n | awk -v here="${here:-0}" '$1 + 0 < here + 0 { last = $1 } END { print last }')
+        now_has=$(real "$PROFILE")
+        if read -r at system from 2>/dev/null <"$STATE/back" && [ "$at $system" = "$here $now_has" ]; then
+            say left "$from"
+            number=$here
+        else
+            number=$(before_this)
+        fi
     else
         number=$1
     fi
