@@ -93,7 +93,7 @@ def _blame(runner: Runner, subject: str, drvs: Sequence[str], log: BuildLog) -> 
     found = {}
     named = log.blamed()
     for drv in drvs:
-        needs = nix.requisites(runner, subject, drv)
+        needs = frozenset(nix.requisites(runner, subject, drv))
         culprits = [d for d in log.started if d in named and d in needs] or sorted(named & needs)
         culprits = culprits or _unbuilt(runner, subject, [d for d in log.started if d in needs])
         if culprits:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from . import nix
 from .errors import BadInput, CommandFailed, FlotillaError, NixTooOld
-from .nix import MINIMUM, nix_argv
 from .nix_messages import parsed
 from .runner import Runner, RunResult, checked
 
@@ -89,22 +89,13 @@ def checked_system(host: str, path: str) -> str:
 
 def closure_of(builder: Runner, host: str, system: str) -> Closure:
     """The system's closure as the builder has it."""
-    result = builder.run(["nix-store", "--query", "--requisites", system], timeout=300)
-    what = f"{builder.name} cannot say what {system} needs"
-    return Closure(system, tuple(checked(result, host, what, "Build it there first (flake_build).").stdout.split()))
-
-
-def size_of(builder: Runner, host: str, paths: Sequence[str]) -> int:
-    """NAR bytes of all these paths, about what they take on a disk."""
-    result = builder.run(["xargs", "nix-store", "--query", "--size"], stdin="".join(f"{p}\n" for p in paths), timeout=300)
-    return sum(map(int, checked(result, host, f"{builder.name} cannot say how large the closure is").stdout.split()))
+    return Closure(system, nix.requisites(builder, host, system, hint="Build it there first (flake_build).", timeout=300))
 
 
 def sign(builder: Runner, host: str, system: str, key: str) -> None:
     """Sign the system's closure with the key file on the builder."""
-    argv = nix_argv("store", "sign", "--recursive", "--key-file", key, system)
     hint = f"Make one with `nix-store --generate-binary-cache-key NAME {key} {key}.pub`, readable for the user that builds."
-    result = builder.run(argv, timeout=600)
+    result = nix.sign(builder, system, key)
     if result.status != 0:
         raise CommandFailed(
             host, f"signing with {key} on {builder.name} failed: {parsed(result.stderr).text}", hint, result=result
@@ -147,15 +138,6 @@ def require_room(host: str, needed: int, free: int, keep_free: int) -> None:
             f"{human(wanted - needed)} to keep free; nothing was sent",
             "Make room there, for instance with `nix-collect-garbage --delete-older-than 30d`, which keeps what runs.",
         )
-
-
-def copy_argv(system: str, to: str, source: str | None, *, check_signatures: bool, substitute: bool) -> list[str]:
-    """The nix command that copies a closure to a store, from another one than the local where source names it."""
-    words = ["copy", "--log-format", "internal-json", "--to", to]
-    words += ["--from", source] if source else []
-    words += [] if check_signatures else ["--no-check-sigs"]
-    words += ["--substitute-on-destination"] if substitute else []
-    return nix_argv(*words, system)
 
 
 @dataclass
@@ -292,7 +274,7 @@ def _check_nix(host: str, text: str) -> None:
     number = re.search(r"(\d+)\.(\d+)(?:\.\d+)?\S*\s*$", text)
     # Older ones speak the protocol too, but what they do has not been tried.
     if number and (int(number[1]), int(number[2])) < (2, 4):
-        minimum = ".".join(map(str, MINIMUM))
+        minimum = ".".join(map(str, nix.MINIMUM))
         raise NixTooOld(host, f"its nix is too old: it says {text!r}", f"Update it by hand once, to nix {minimum} or newer.")
 
 

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import nix
 from .errors import BadInput, CommandFailed, CommandTimeout, ConnectionLost, FlotillaError
-from .nix_messages import explained, parsed
+from .nix_messages import parsed
 from .runner import Runner
 
 CONFIGURATIONS = "nixosConfigurations"
@@ -82,7 +80,7 @@ def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix
     try:
         names = nix.eval_json(runner, source.group, installable, apply="builtins.attrNames", reference_lock=lock, timeout=timeout)
     except CommandFailed as error:
-        command = shlex.join(["nix", "eval", *nix.lock_flags(source.lasting_lock), installable, "--apply", "builtins.attrNames"])
+        command = nix.eval_command(installable, apply="builtins.attrNames", reference_lock=source.lasting_lock)
         raise _located(runner, source, error, f"Run: {command}") from error
     if not isinstance(names, list):
         raise BadInput(source.group, f"{CONFIGURATIONS} of {source.flake} is not an attribute set", "Look at its outputs.")
@@ -202,13 +200,19 @@ def _try_many(
 def _one(runner: Runner, source: FlakeSource, name: str, expression: str, timeout: float) -> Mapping[str, object]:
     """The value for one host; FlotillaError with nix's cause and its place in the repository."""
     installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}"
-    words = ["eval", "--json", *nix.lock_flags(source.reference_lock), installable, "--apply", f"c: {expression.strip()}"]
-    result = runner.run(nix.nix_argv(*words), timeout=timeout)
-    if result.status == 0:
-        value: Mapping[str, object] = json.loads(result.stdout)
-        return value
-    error = explained(result, source.group, f"evaluation of {name} failed")
-    raise _located(runner, source, error, f"Run: {reproduce(source, name)}")
+    lock, failure = source.reference_lock, f"evaluation of {name} failed"
+    apply = f"c: {expression.strip()}"
+    try:
+        value = nix.eval_json(
+            runner, source.group, installable, apply=apply, reference_lock=lock, timeout=timeout, failure=failure
+        )
+    except (CommandTimeout, ConnectionLost):
+        raise
+    except FlotillaError as error:
+        raise _located(runner, source, error, f"Run: {reproduce(source, name)}") from error
+    if not isinstance(value, dict):
+        raise AssertionError
+    return value
 
 
 def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: str) -> FlotillaError:
@@ -224,4 +228,4 @@ def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: st
 def reproduce(source: FlakeSource, name: str) -> str:
     """The command with which a person sees the whole of nix's message for a host."""
     installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
-    return shlex.join(["nix", "eval", "--raw", "--show-trace", *nix.lock_flags(source.lasting_lock), installable])
+    return nix.eval_command(installable, "--raw", "--show-trace", reference_lock=source.lasting_lock)

@@ -128,7 +128,7 @@ def parsed_lock(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock |
 
 def _present(repo: git.Repository, commit: str, path: str, dirty: bool) -> bool:
     if dirty:
-        return git.git(repo, "ls-files", "--error-unmatch", "--", path).status == 0
+        return git.is_tracked(repo, path)
     return path in git.entries(repo, commit, [path])
 
 
@@ -136,7 +136,7 @@ def _raise_if_unseen(repo: git.Repository, group: UpdateGroup, path: str, dirty:
     """NotCommitted if the work tree has the file, but not where nix looks."""
     if repo.bare:
         return
-    state = git.git(repo, "status", "--porcelain=v1", "--ignored", "--untracked-files=all", "--", path).stdout[:2]
+    state = git.status_of(repo, path)
     if state == "??":
         raise NotCommitted(
             group.name, f"{path} is not tracked by git, so nix does not see it", f"Run: git add {path} && git commit"

@@ -190,6 +190,16 @@ def _state(code: str) -> str:
     return "conflicted" if "U" in code or code in ("AA", "DD") else "changed"
 
 
+def is_tracked(repo: Repository, path: str) -> bool:
+    """Whether the index has the file, so that nix sees it in the work tree."""
+    return git(repo, "ls-files", "--error-unmatch", "--", path).status == 0
+
+
+def status_of(repo: Repository, path: str) -> str:
+    """The two letters that `git status` has for a file: ?? untracked, !! ignored; none if nothing is to be said."""
+    return git(repo, "status", "--porcelain=v1", "--ignored", "--untracked-files=all", "--", path).stdout[:2]
+
+
 def tree_with(repo: Repository, base: str, path: str, text: str, scratch: str) -> str:
     """The tree of `base` (a commit or tree) with one file replaced or added.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from .errors import CommandFailed, NixTooOld
 from .nix_messages import explained
-from .runner import Runner, RunResult, checked
+from .runner import QUICK, Runner, RunResult, checked
 
 #: Relative path inputs (`path:../..`) keep their locks stable since 2.26; before, they silently evaluate an old copy.
 MINIMUM = (2, 26)
@@ -103,17 +104,24 @@ def eval_json(
     apply: str | None = None,
     reference_lock: str | None = None,
     timeout: float = EVALUATION,
+    failure: str = "evaluation failed",
 ) -> object:
     """The value of an installable, given to the function `apply` first, as JSON. Raises what nix_messages makes of a failure."""
     words = ["eval", "--json", *lock_flags(reference_lock), installable]
     words += ["--apply", apply] if apply is not None else []
     result = runner.run(nix_argv(*words), timeout=timeout)
     if result.status != 0:
-        raise explained(result, subject, "evaluation failed")
+        raise explained(result, subject, failure)
     try:
         return json.loads(result.stdout)
     except ValueError as error:
         raise CommandFailed(subject, f"nix gave no JSON: {error}", result=result) from error
+
+
+def eval_command(installable: str, *flags: str, apply: str | None = None, reference_lock: str | None = None) -> str:
+    """An evaluation as a person would type it, to see the whole of nix's message."""
+    applied = ["--apply", apply] if apply is not None else []
+    return shlex.join(["nix", "eval", *flags, *lock_flags(reference_lock), installable, *applied])
 
 
 def source_path(runner: Runner, ref: str, *, reference_lock: str | None = None) -> str | None:
@@ -156,10 +164,36 @@ def closure_sizes(runner: Runner, subject: str, paths: Sequence[str]) -> dict[st
     return {path: int(size) for path, size in (line.split() for line in lines if line.strip())}
 
 
-def requisites(runner: Runner, subject: str, drv: str) -> frozenset[str]:
-    """All that a derivation needs to be built, itself included."""
-    result = runner.run(["nix-store", "--query", "--requisites", drv])
-    return frozenset(checked(result, subject, f"asking what {drv} needs failed").stdout.split())
+def requisites(runner: Runner, subject: str, path: str, *, hint: str = "", timeout: float = QUICK) -> tuple[str, ...]:
+    """All that a derivation needs to be built, or another store path to be used, itself included."""
+    result = runner.run(["nix-store", "--query", "--requisites", path], timeout=timeout)
+    return tuple(checked(result, subject, f"{runner.name} cannot say what {path} needs", hint).stdout.split())
+
+
+def nar_size(runner: Runner, subject: str, paths: Sequence[str]) -> int:
+    """NAR bytes of all these paths, about what they take on a disk."""
+    result = runner.run(["xargs", "nix-store", "--query", "--size"], stdin="".join(f"{p}\n" for p in paths), timeout=300)
+    return sum(map(int, checked(result, subject, f"{runner.name} cannot say how large the closure is").stdout.split()))
+
+
+def sign(runner: Runner, path: str, key: str) -> RunResult:
+    """Sign a path's closure with a key file that lies there."""
+    return runner.run(nix_argv("store", "sign", "--recursive", "--key-file", key, path), timeout=600)
+
+
+def copy_argv(path: str, to: str, source: str | None, *, check_signatures: bool, substitute: bool) -> list[str]:
+    """The command that copies a path's closure to a store, from another one than the local where source names it."""
+    words = ["copy", "--log-format", "internal-json", "--to", to]
+    words += ["--from", source] if source else []
+    words += [] if check_signatures else ["--no-check-sigs"]
+    words += ["--substitute-on-destination"] if substitute else []
+    return nix_argv(*words, path)
+
+
+def diff_closures(runner: Runner, subject: str, before: str, after: str) -> str:
+    """What nix says of the packages that differ between two paths' closures, in colours."""
+    result = runner.run(nix_argv("store", "diff-closures", before, after), timeout=300)
+    return checked(result, subject, "comparing the closures failed").stdout
 
 
 def outputs(runner: Runner, drv: str) -> tuple[str, ...]:

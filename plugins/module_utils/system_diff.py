@@ -57,9 +57,8 @@ def together(texts: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _packages(runner: Runner, host: str, before: str, after: str) -> list[str]:
-    result = runner.run(nix.nix_argv("store", "diff-closures", before, after), timeout=300)
-    text = checked(result, host, "comparing the closures failed").stdout
-    lines = [line for line in _ANSI.sub("", text).splitlines() if line.strip()]
+    text = _ANSI.sub("", nix.diff_closures(runner, host, before, after))
+    lines = [line for line in text.splitlines() if line.strip()]
     # The system itself always differs, and by its name is the only line that no two hosts share.
     return [line for line in lines if not line.startswith("nixos-system-")]
 

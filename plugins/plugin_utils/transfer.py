@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible import constants
 
-from ..module_utils import closure
+from ..module_utils import closure, nix
 from ..module_utils.errors import CommandTimeout, ConnectionLost, FlotillaError
 from ..module_utils.runner import Runner, RunResult
 from ..module_utils.update_group import checked_name
@@ -65,7 +65,7 @@ class Transfer:
         if not found.missing:
             return facts
         try:
-            facts["bytes"] = size = closure.size_of(self.builder, self.host, found.missing)
+            facts["bytes"] = size = nix.nar_size(self.builder, self.host, found.missing)
             closure.require_room(self.host, size, found.free, self.options["keep_free"])
             if self.action.check_mode:
                 return facts | {"missing": list(found.missing)}
@@ -138,7 +138,7 @@ class Transfer:
         if not left:
             # The last byte had arrived, and only the answer had not.
             return RunResult((), 0, "", "", 0.0), True
-        return self._attempt(closure.size_of(self.builder, self.host, left), fresh=True), True
+        return self._attempt(nix.nar_size(self.builder, self.host, left), fresh=True), True
 
     def _reconnect(self) -> None:
         """Drop the shared connection, over which Ansible would wait too, and see whether a new one comes about."""
@@ -170,7 +170,7 @@ class Transfer:
 
     def _argv(self, to: str, source: str | None = None) -> list[str]:
         signatures, substitute = self.options["check_signatures"], self.options["substitute"]
-        return closure.copy_argv(self.system, to, source, check_signatures=signatures, substitute=substitute)
+        return nix.copy_argv(self.system, to, source, check_signatures=signatures, substitute=substitute)
 
     def _watched(self, argv: list[str], env: Mapping[str, str], size: int) -> RunResult:
         meter = closure.Meter(self.host, size, self.options["stall_timeout"], self.action.progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flotilla.nixos.plugins.module_utils import closure
+from ansible_collections.flotilla.nixos.plugins.module_utils import closure, nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, CommandFailed, FlotillaError, NixTooOld
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import RunResult
 
@@ -63,7 +63,7 @@ def test_the_builder_names_the_paths_and_then_the_size_of_those_that_are_missing
         closure.closure_of(Scripted(stderr="error: path is not valid", status=1, name="build1"), "web1", TOP)
 
     builder = Scripted("1000\n30\n", name="build1")
-    assert closure.size_of(builder, "web1", [LIB, TOP]) == 1030
+    assert nix.nar_size(builder, "web1", [LIB, TOP]) == 1030
     assert builder.calls == [(["xargs", "nix-store", "--query", "--size"], f"{LIB}\n{TOP}\n", {})]
 
 
@@ -151,7 +151,7 @@ def test_the_sentence_for_no_room_has_the_numbers() -> None:
     ],
 )
 def test_nix_copy(source: str | None, options: dict[str, bool], flags: list[str]) -> None:
-    argv = closure.copy_argv(TOP, "ssh-ng://w", source, **options)
+    argv = nix.copy_argv(TOP, "ssh-ng://w", source, **options)
     assert argv[argv.index("copy") :] == ["copy", "--log-format", "internal-json", "--to", "ssh-ng://w", *flags, TOP]
 
 

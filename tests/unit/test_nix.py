@@ -130,7 +130,7 @@ def test_command_lines() -> None:
     )
     assert nix.invalid_paths(runner, "sbcs", [*paths, paths[0]]) == {"/nix/store/7"}
     assert nix.closure_sizes(runner, "sbcs", ["/nix/store/1", "/nix/store/2"]) == {"/nix/store/1": 296, "/nix/store/2": 7}
-    assert nix.requisites(runner, "sbcs", "/d.drv") == {"/a", "/d.drv"}
+    assert nix.requisites(runner, "sbcs", "/d.drv") == ("/a", "/d.drv")
     assert nix.outputs(runner, "/d.drv") == ("/o",)
     assert nix.build_log(runner, "/d.drv", 2) == ("2", "3")
     assert nix.build_log(runner, "/d.drv") == ()
