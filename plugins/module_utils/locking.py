@@ -114,9 +114,9 @@ class Locking:
         text = read_file(self.repo.runner, self.group.name, output)
         return parse_lock(text, self.group.name, f"{self.group.lock} that nix wrote")
 
-    def complete(self, lock: Lock) -> bool:
+    def complete(self, lock: Lock, *, offline: bool = False) -> bool:
         """Whether nix would leave the lock as it is for the flake as it is."""
-        return nix_lock.is_complete(*self._for_nix, self._write("checked.lock", lock))
+        return nix_lock.is_complete(*self._for_nix, self._write("checked.lock", lock), offline=offline)
 
     def require_complete(self, lock: Lock, why: str, hint: str) -> None:
         """CommandFailed if nix would change the lock for the flake as it is."""

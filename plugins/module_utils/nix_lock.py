@@ -66,9 +66,13 @@ def lock(
     _locked(runner.run(argv, timeout=LOCKING, on_line=on_line), subject)
 
 
-def is_complete(runner: Runner, subject: str, flake: str, reference: str) -> bool:
-    """Whether the lock in the file `reference` is complete and consistent for the flake as it is. Fetches no input."""
-    argv = nix_argv("flake", "lock", flake, "--no-update-lock-file", *_files(reference, None))
+def is_complete(runner: Runner, subject: str, flake: str, reference: str, *, offline: bool = False) -> bool:
+    """Whether the lock in the file `reference` is complete and consistent for the flake as it is.
+
+    Fetches no input if it is; if one is missing, nix asks its upstream before it says so. offline: fail then.
+    """
+    words = ["--offline"] if offline else []
+    argv = nix_argv("flake", "lock", flake, "--no-update-lock-file", *words, *_files(reference, None))
     result = runner.run(argv, timeout=LOCKING)
     if result.status == 0:
         return True

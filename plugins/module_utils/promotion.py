@@ -141,7 +141,7 @@ def _merged(
     everything: where flake.nix has inputs that the group's lock has not yet, take them from the origin too.
     """
     group = locking.group
-    lags = not locking.complete(old)
+    lags = _lags(locking, old)
     offered = _offered(group, old, origin.lock) if everything and lags else {}
     made = graft(old, origin.lock, {**pairs, **offered}, (group.name, origin.name))
     new = _as_nix_takes_it(locking, made.lock, lags)
@@ -157,6 +157,14 @@ def _merged(
         )
     locking.require_complete(new, "nix does not accept the merged lock", "Run `nix flake lock` by hand to see why.")
     return new, made
+
+
+def _lags(locking: Locking, old: Lock) -> bool:
+    """Whether flake.nix may have other inputs than the lock: nix does not take it, or would ask an upstream first."""
+    try:
+        return not locking.complete(old, offline=True)
+    except CommandFailed:
+        return True
 
 
 def _unfit(group: UpdateGroup, origin: Origin, what: str, lags: bool) -> BadInput:
@@ -184,8 +192,8 @@ def _as_nix_takes_it(locking: Locking, lock: Lock, lags: bool) -> Lock:
     except CommandFailed as error:
         if not lags:
             raise
-        why = f"flake.nix has other inputs than the lock, and nix cannot lock them: {error.what}"
-        raise BadInput(locking.group.name, why, _LOCK_FIRST) from error
+        hint = "If flake.nix has inputs that are not locked yet: lock them first (an update of these), and commit."
+        raise CommandFailed(locking.group.name, error.what, hint, result=error.result) from error
 
 
 def _rewired(group: UpdateGroup, origin: Origin, made: Graft) -> tuple[str, ...]:

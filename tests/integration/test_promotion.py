@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, known_good_ref, publish
-from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
+from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, CommandFailed
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins, raw_entries
 from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
@@ -180,6 +180,27 @@ def test_another_repository_with_its_own_lock(ahead: Fleet, tmp_path: Path) -> N
     assert ahead.pins(made.commit)["dep"] == ahead.dep.git("rev-parse", "main")
 
 
+def test_a_promotion_lands_on_a_branch_that_has_moved(ahead: Fleet) -> None:
+    proven = ahead.pins("main", "hosts/canary/flake.lock")
+    promoted(ahead)
+    head = ahead.lock("hosts/canary", "update")
+    landing = accept(RUNNER, ahead.group("stable"), run())
+    assert landing.merged
+    assert ahead.pins("main")["nixpkgs"] == proven["nixpkgs"]
+    assert ahead.pins("main", "hosts/canary/flake.lock") == ahead.pins(head, "hosts/canary/flake.lock") != proven
+
+
+def test_an_input_that_neither_lock_has_and_nobody_answers_for(ahead: Fleet) -> None:
+    ahead.write("hosts/stable", '  inputs.fresh.url = "git+file:///nowhere?ref=main";')
+    ahead.repo.commit()
+    before = ahead.repo.state()
+    with pytest.raises(
+        CommandFailed, match=r"stable: locking the inputs failed: .*inputs that are not locked yet: lock them first"
+    ):
+        promoted(ahead)
+    assert ahead.repo.state() == before
+
+
 def test_inputs_that_flake_nix_takes_from_elsewhere_are_named_and_can_be_left(ahead: Fleet) -> None:
     ahead.upstream.git("branch", "next")
     text = (ahead.repo.path / "hosts/canary/flake.nix").read_text()
@@ -248,10 +269,11 @@ def test_a_flake_that_both_share_has_gained_an_input(tmp_path: Path) -> None:
     sh("nix", "flake", "update", "--flake", f"path:{fleet.repo.path}", *files)
     fleet.repo.commit()
     canary, stable = (fleet.group(name, strategy="host_locks") for name in ("canary", "stable"))
-    made = promoted(fleet, group=stable, source=canary)
-    assert fleet.repo.git("show", f"{made.commit}:locks/stable.lock") == fleet.repo.git("show", "main:locks/canary.lock")
     with pytest.raises(BadInput, match=r"flake\.nix has other inputs than the lock: nix would lock anew extra"):
         promoted(fleet, "nixpkgs", group=stable, source=canary)
+    out_of_reach(fleet)
+    made = promoted(fleet, group=stable, source=canary)
+    assert fleet.repo.git("show", f"{made.commit}:locks/stable.lock") == fleet.repo.git("show", "main:locks/canary.lock")
 
 
 WRAPPER = """{

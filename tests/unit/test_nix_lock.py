@@ -56,6 +56,8 @@ CHANGES = "error: flake 'x' requires lock file changes but they're not allowed d
 
 def test_the_guard() -> None:
     assert nix_lock.is_complete(FakeRunner(GUARD), "sbcs", FLAKE, "/tmp/new")
+    offline = [*GUARD[: GUARD.index(FLAKE)], FLAKE, "--no-update-lock-file", "--offline", *GUARD[GUARD.index(FLAKE) + 2 :]]
+    assert nix_lock.is_complete(FakeRunner(offline), "sbcs", FLAKE, "/tmp/new", offline=True)
     assert not nix_lock.is_complete(FakeRunner(Step(GUARD, stderr=CHANGES, status=1)), "sbcs", FLAKE, "/tmp/new")
     with pytest.raises(CommandFailed, match="checking the lock failed: syntax error"):
         nix_lock.is_complete(FakeRunner(Step(GUARD, stderr="error: syntax error", status=1)), "sbcs", FLAKE, "/tmp/new")
