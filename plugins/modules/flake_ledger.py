@@ -20,6 +20,7 @@ description:
     names it. What is known-good follows from the lines alone, so that every controller that has them says the same.
   - A rollout of another commit ends a soak when it moves a host. Where a new commit has the very systems that the hosts run, the
     soak goes on under its name. Later failures of a commit whose soak is over do not take it back.
+  - Hosts that a limit (C(-l)) left out do not count, as those that were not reached do not.
   - Work trees with changes that no commit has, and the goals V(test) and V(dry-activate), prove nothing.
   - Needs git 2.38 or newer on the builder. Where git has no identity (C(user.name) and C(user.email)), the notes are written
     in the name of C(flotilla). No Python is needed there.
