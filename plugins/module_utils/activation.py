@@ -536,7 +536,7 @@ def take_back(target: Target, why: str, clock: Clock, *, timeout: float = 600) -
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where to go back to. generation: its number, or "any". left: the system that the host went back from to this one already."""
+    """Where to go back to. generation: its number, or "any". left: what the host went back from to here already."""
 
     system: str
     generation: str = "any"

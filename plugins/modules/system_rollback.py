@@ -35,8 +35,8 @@ options:
   to:
     description:
       - A store path, a generation's number, or V(previous).
-      - V(previous) is the newest generation before the profile's that has another system, but for systems that a rollback left and
-        that were not activated since. If an activation waits for its confirmation, it is the system before that.
+      - V(previous) is the newest generation before the profile's that has another system, but for systems that a rollback left
+        and that were not activated since. If an activation waits for its confirmation, it is the system before that.
       - If the host went back already, by this module or by its guard, and nothing was activated since, V(previous) does
         nothing, and C(msg) and a warning say so. Name a system or a generation to go further back.
       - A generation that exists becomes the profile's again; no new one is made.

@@ -367,8 +367,8 @@ def test_a_host_that_cannot_be_taken_back_is_told_with_a_way_out() -> None:
     report = take_back(target, "why", target.clock)
     assert report is not None
     assert report.msg == (
-        f"pi: it could not be taken back to {OLD}: it is broken. Look at its console, and at `journalctl -b -u 'flotilla-*'` there. "
-        f"`{OLD}/bin/switch-to-configuration test` as root brings the old system back."
+        f"pi: it could not be taken back to {OLD}: it is broken. Look at its console, and at "
+        f"`journalctl -b -u 'flotilla-*'` there. `{OLD}/bin/switch-to-configuration test` as root brings the old system back."
     )
 
 
