@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ FLAKE = """# SPDX-License-Identifier: GPL-3.0-or-later
   inputs.nixpkgs.url = "%(nixpkgs)s";
   outputs = { self, nixpkgs }: {
     nixosConfigurations = nixpkgs.lib.genAttrs (nixpkgs.lib.importJSON ./hosts.json) (name: nixpkgs.lib.nixosSystem {
-      system = "x86_64-linux";
+      system = "%(system)s";
       modules = [ {
         networking.hostName = name;
         environment.etc.round.text = builtins.readFile ./round;
@@ -107,7 +108,7 @@ def make_bed(fleet: Fleet, count: int) -> Bed:
     group = folder / "repo/hosts/bench"
     group.mkdir(parents=True)
     nixpkgs = upstream.create(folder / "nixpkgs")
-    (group / "flake.nix").write_text(FLAKE % {"nixpkgs": nixpkgs.url()})
+    (group / "flake.nix").write_text(FLAKE % {"nixpkgs": nixpkgs.url(), "system": f"{platform.machine()}-linux"})
     (group / "hosts.json").write_text(json.dumps(hosts))
     (group / "round").write_text("0\n")
     bed = Bed(fleet, folder, hosts)

@@ -25,7 +25,7 @@ SOURCE = "/nix/store/fwr3qckhmslgd7qa6g6jycrgi0z6y8n3-source"
         (
             "eval-other-owner.log",
             None,
-            "opening Git repository \"/tmp/bexp/r2\": repository path '/tmp/bexp/r2' is not owned by current user",
+            "opening Git repository \"/srv/fleet\": repository path '/srv/fleet' is not owned by current user",
             "",
         ),
     ],
