@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..module_utils.gate import Plan, batch_number, conclude, final_outcomes, hold, judge
-from ..module_utils.outcome import HostOutcome, Stage
+from ..module_utils.gate import Plan, batch_number, brought_back, conclude_all, final_outcomes, hold, judge
+from ..module_utils.outcome import HostOutcome, Outcome, Stage
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.host_results import known_outcomes
 from ..plugin_utils.values import plain
@@ -19,6 +19,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "stages": {"type": "list", "elements": "str", "default": [str(stage) for stage in Stage]},
     "land": {"type": "bool", "default": True},
     "rollback_confirmed": {"type": "bool", "default": False},
+    "brought_back": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -35,7 +36,17 @@ class ActionModule(FlotillaAction):
             return self._batch(plan, known, plain(task_vars["ansible_play_batch"]))
         outcomes = final_outcomes(plan, known, ran=Stage.COPY in options["stages"])
         land = options["land"] and Stage.FINISH in options["stages"]
-        return _end(plan, outcomes, land=land, rollback=options["rollback_confirmed"])
+        after = brought_back(outcomes, options["brought_back"])
+        back = [name for name, outcome in after.items() if outcome.outcome is Outcome.ROLLED_BACK]
+        results = conclude_all(plan, outcomes, land=land, back=back).values()
+        roll_back = [host for result in results for host in (*result.mixed, *result.unsure)]
+        return {
+            "outcomes": {name: plain(asdict(outcome)) for name, outcome in (outcomes | after).items()},
+            "results": [plain(asdict(result)) for result in results],
+            "accept": [result.group for result in results if result.accept],
+            "discard": [result.group for result in results if result.discard],
+            "roll_back": roll_back if options["rollback_confirmed"] else [],
+        }
 
     def _batch(self, plan: Plan, known: Mapping[str, HostOutcome], batch: list[str]) -> dict[str, Any]:
         number = batch_number(plan, batch)
@@ -51,14 +62,3 @@ class ActionModule(FlotillaAction):
             "going": going,
             "halted": {n: v.reason for n, v in verdicts.items() if v.halted},
         }
-
-
-def _end(plan: Plan, outcomes: Mapping[str, HostOutcome], *, land: bool, rollback: bool) -> dict[str, Any]:
-    results = [conclude(plan, name, outcomes, land=land, roll_back_mixed=rollback) for name in plan.groups]
-    return {
-        "outcomes": {name: plain(asdict(outcome)) for name, outcome in outcomes.items()},
-        "results": [plain(asdict(result)) for result in results],
-        "accept": [result.group for result in results if result.accept],
-        "discard": [result.group for result in results if result.discard],
-        "roll_back": [host for result in results for host in result.mixed] if rollback else [],
-    }

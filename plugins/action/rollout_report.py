@@ -24,7 +24,6 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "verdict": {"type": "dict", "required": True},
     "accepted": {"type": "dict", "default": {}},
     "discarded": {"type": "dict", "default": {}},
-    "rolled_back": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -36,7 +35,7 @@ class ActionModule(FlotillaAction):
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Show what became of every host and group, and say which hosts must be reported as failed."""
         plan = Plan.from_dict(options["plan"])
-        landing = Landing(options["accepted"], options["discarded"], options["rolled_back"], check=self.check_mode)
+        landing = Landing(options["accepted"], options["discarded"], check=self.check_mode)
         report = conclude_report(plan, options["verdict"], landing)
         lines = outcome_lines(plan, report)
         if _CALLBACK not in config.get_config_value("CALLBACKS_ENABLED"):

@@ -13,11 +13,10 @@ from .outcome import HostOutcome, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """Results of accepting, of discarding (both of flake_lock), and of rolling back the hosts of halted groups (a loop)."""
+    """Results of accepting and of discarding (both of flake_lock)."""
 
     accepted: Mapping[str, Any]
     discarded: Mapping[str, Any]
-    rolled_back: Sequence[Mapping[str, Any]]
     check: bool = False
 
 
@@ -40,7 +39,6 @@ class Conclusion:
 def conclude_report(plan: Plan, verdict: Mapping[str, Any], landing: Landing) -> Conclusion:
     """Put together what the gate said at the end and what was then done."""
     outcomes = {name: _outcome(name, value) for name, value in verdict["outcomes"].items()}
-    outcomes |= _rolled_back(landing.rolled_back)
     results = [GroupResult(**value) for value in verdict["results"]]
     landed, problems = _landed(plan, results, landing)
     bad = {
@@ -55,19 +53,7 @@ def conclude_report(plan: Plan, verdict: Mapping[str, Any], landing: Landing) ->
 
 
 def _outcome(name: str, value: Mapping[str, Any]) -> HostOutcome:
-    return HostOutcome(name, Outcome(value["outcome"]), str(value["reason"]))
-
-
-def _rolled_back(results: Sequence[Mapping[str, Any]]) -> dict[str, HostOutcome]:
-    found = {}
-    for result in results:
-        host = str(result["item"])
-        if result.get("failed"):
-            why = f"its group halted, and going back failed: {result.get('msg')}"
-            found[host] = HostOutcome(host, Outcome.FAILED, why)
-        else:
-            found[host] = HostOutcome(host, Outcome.ROLLED_BACK, "its group halted (flotilla_rollback_confirmed)")
-    return found
+    return HostOutcome(name, Outcome(value["outcome"]), str(value["reason"]), bool(value.get("may_run_new")))
 
 
 def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tuple[dict[str, str], dict[str, str]]:
@@ -87,21 +73,33 @@ def _landed(plan: Plan, results: Sequence[GroupResult], landing: Landing) -> tup
             if problem:
                 landed[result.group] = f"the candidate was proven, but did not land: {problem}"
                 problems[result.group] = f"{result.group}: {landed[result.group]}"
-        elif result.mixed and not result.discard:
-            run = "runs" if len(result.mixed) == 1 else "run"
-            landed[result.group] = (
-                f"not landed. {', '.join(result.mixed)} {run} the candidate {group.candidate[:12]}, kept as {ref}. "
-                f"To go back: ansible-playbook flotilla.nixos.rollback -l {','.join(result.mixed)}"
-            )
+        elif (result.mixed or result.unsure) and not result.discard:
+            landed[result.group] = _kept(result, group.candidate, ref)
         elif result.discard:
             problem = _problem(landing.discarded, result.group) if not landing.check else ""
             why = "" if not result.reason or result.halted else f" ({result.reason})"
-            landed[result.group] = f"candidate dropped{why}; {group.branch} was never changed"
+            with_it = [r.group for r in results if r.accept and plan.groups[r.group].candidate == group.candidate]
+            fate = f"it is the same as that of {', '.join(with_it)}" if with_it else f"{group.branch} never had it"
+            landed[result.group] = f"candidate dropped{why}; {fate}"
             if problem:
                 problems[result.group] = f"{result.group}: the candidate could not be dropped: {problem}"
         else:
             landed[result.group] = f"candidate {group.candidate[:12]} left as {ref}"
     return landed, problems
+
+
+def _kept(result: GroupResult, candidate: str, ref: str) -> str:
+    """Why a candidate that was not proven keeps its name, and how its hosts go back."""
+    why = "" if result.halted or not result.reason else f" ({result.reason})"
+    told = [
+        f"{', '.join(hosts)} {verb} the candidate {candidate[:12]}"
+        for hosts, verb in ((result.mixed, "runs" if len(result.mixed) == 1 else "run"), (result.unsure, "may run"))
+        if hosts
+    ]
+    hosts = ",".join([*result.mixed, *result.unsure])
+    return (
+        f"not landed{why}. {', and '.join(told)}, kept as {ref}. To go back: ansible-playbook flotilla.nixos.rollback -l {hosts}"
+    )
 
 
 def _group(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:

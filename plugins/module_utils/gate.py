@@ -7,11 +7,11 @@ trips them lets the later batches run; ansible-core 2.19 to 2.21), and know noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .outcome import HostOutcome, Outcome
+from .outcome import HostOutcome, Outcome, is_back, why_not_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,44 +143,87 @@ def final_outcomes(plan: Plan, known: Mapping[str, HostOutcome], *, ran: bool = 
             done[name] = HostOutcome(name, Outcome.PLANNED)
         else:
             done[name] = known.get(name) or HostOutcome(
-                name, Outcome.FAILED, "it was lost during the rollout; its guard brings it back to the system before"
+                name,
+                Outcome.FAILED,
+                "it was lost during the rollout; unless it was confirmed, its guard brings it back to the system before",
+                may_run_new=True,
             )
     return done
 
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """What becomes of a group's candidate: `accept` and `discard` are both False where there is none."""
+    """What becomes of a group's candidate: `accept` and `discard` are both False where there is none, or where it is kept."""
 
     group: str
     halted: bool
     reason: str
     accept: bool
     discard: bool
-    #: Hosts that run the new system although the group halted.
+    #: Hosts that run the new system although it was not proven for the group.
     mixed: list[str]
+    #: Hosts that failed, of which nothing shows that they do not.
+    unsure: list[str] = field(default_factory=list)
 
 
-#: Outcomes of hosts that run the new system, or will at their next boot.
-_MOVED = (Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED)
+def conclude_all(
+    plan: Plan, outcomes: Mapping[str, HostOutcome], *, land: bool, back: Iterable[str] = ()
+) -> dict[str, GroupResult]:
+    """What becomes of each group's candidate. back: hosts that were brought back since the batches.
+
+    A commit that is the candidate of several groups lands if none of them halted: it moves the lock of all of them.
+    """
+    verdicts = {name: judge(plan, name, outcomes, len(plan.batches)) for name in plan.groups}
+    halted = {name for name, verdict in verdicts.items() if verdict.halted}
+    for name in plan.groups.keys() - halted:
+        if sharing := [other for other in _sharing(plan, name) if other in halted]:
+            verdicts[name] = Verdict(name, False, f"{_names(sharing)} halted, with which it has its candidate in common")
+    return {name: _conclude(plan, name, verdict, outcomes, set(back), land=land) for name, verdict in verdicts.items()}
 
 
-def conclude(
-    plan: Plan, group: str, outcomes: Mapping[str, HostOutcome], *, land: bool, roll_back_mixed: bool = False
+def _sharing(plan: Plan, group: str) -> list[str]:
+    """The other groups with the same candidate."""
+    mine = plan.groups[group].candidate
+    return [name for name, other in plan.groups.items() if mine is not None and name != group and other.candidate == mine]
+
+
+def _conclude(
+    plan: Plan, group: str, verdict: Verdict, outcomes: Mapping[str, HostOutcome], back: set[str], *, land: bool
 ) -> GroupResult:
     """Accept what was proven, discard what was not.
 
-    The candidate of a halted group that some hosts run is kept, so that what they run has a name, unless they are rolled back.
+    A candidate that was not proven, and that some host runs, or may run, is kept: what they run has to have a name.
     """
-    verdict = judge(plan, group, outcomes, len(plan.batches))
-    mine = {host: outcomes[host].outcome for host in plan.members(group)}
-    proven = any(outcome.proves or outcome is Outcome.PLANNED for outcome in mine.values())
+    mine = [outcomes[host] for host in plan.members(group)]
+    proven = any(known.outcome.proves or known.outcome is Outcome.PLANNED for known in mine)
+    good = proven and not verdict.reason
     candidate = plan.groups[group].candidate is not None and land
-    accept = candidate and proven and not verdict.halted
-    mixed = [host for host, outcome in mine.items() if outcome in _MOVED] if verdict.halted else []
-    reason = verdict.reason or ("" if proven else "no host was reached")
-    discard = candidate and not accept and (roll_back_mixed or not mixed)
-    return GroupResult(group, verdict.halted, reason, accept, discard, mixed)
+    mixed = [known.host for known in mine if known.moved and known.host not in back and not good]
+    unsure = [known.host for known in mine if known.may_run_new and known.host not in back and not good]
+    discard = candidate and not good and not mixed and not unsure
+    reason = verdict.reason or ("" if proven else _unproven(mine))
+    return GroupResult(group, verdict.halted, reason, candidate and good, discard, mixed, unsure)
+
+
+def _unproven(outcomes: Iterable[HostOutcome]) -> str:
+    failed = any(known.outcome.bad for known in outcomes)
+    return "it worked on no host" if failed else "no host was reached"
+
+
+def brought_back(outcomes: Mapping[str, HostOutcome], results: Iterable[Mapping[str, Any]]) -> dict[str, HostOutcome]:
+    """The outcomes of hosts that were to be brought back, from the results of system_rollback in a loop over them."""
+    found: dict[str, HostOutcome] = {}
+    for result in results:
+        host = str(result["item"])
+        known = outcomes[host]
+        why = "its group halted" if known.moved else known.reason
+        if is_back(result):
+            told = f"{why} (flotilla_rollback_confirmed)" if known.moved else why
+            found[host] = HostOutcome(host, Outcome.ROLLED_BACK, told)
+        else:
+            told = f"{why}, and going back failed: {why_not_back(host, result)}"
+            found[host] = HostOutcome(host, Outcome.FAILED, told, may_run_new=True)
+    return found
 
 
 def _halt_reason(number: int, part: Sequence[str], failed: Sequence[str], outcomes: Mapping[str, HostOutcome]) -> str:

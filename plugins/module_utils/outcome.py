@@ -75,11 +75,20 @@ def stages_to_run(run_tags: list[str], skip_tags: list[str]) -> list[Stage]:
 
 @dataclass(frozen=True, slots=True)
 class HostOutcome:
-    """A host's outcome, and the reason where there is one to give."""
+    """A host's outcome, and the reason where there is one to give.
+
+    may_run_new: it failed, and nothing shows that it is back on the system before.
+    """
 
     host: str
     outcome: Outcome
     reason: str = ""
+    may_run_new: bool = False
+
+    @property
+    def moved(self) -> bool:
+        """True if it runs the new system, or will at its next boot."""
+        return self.outcome in (Outcome.UPDATED, Outcome.REBOOTED, Outcome.STAGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +145,34 @@ def _after_failure(host: str, results: StageResults) -> HostOutcome:
         results.error,
     )
     reason = _reason(host, first)
-    if any(r.get("outcome") == "rolled_back" for r in (first, {} if _failed(results.rolled_back) else results.rolled_back)):
+    if first.get("outcome") == "rolled_back" or is_back(results.rolled_back):
         return HostOutcome(host, Outcome.ROLLED_BACK, reason)
-    if _failed(results.rolled_back):
-        reason = f"{reason} Going back: {_reason(host, results.rolled_back)}"
-    return HostOutcome(host, Outcome.FAILED, reason)
+    if _ran(results.rolled_back):
+        reason = f"{reason} Going back: {why_not_back(host, results.rolled_back)}"
+    return HostOutcome(host, Outcome.FAILED, reason, may_run_new=_begun(results.activated))
+
+
+def is_back(result: Result) -> bool:
+    """Whether a result of system_rollback shows that the host runs the system that it was to go back to."""
+    # `failed` is what `failed_when` makes of it; the outcome is what the host said.
+    return not (_failed(result) or result.get("unreachable")) and result.get("outcome") in ("rolled_back", "unchanged")
+
+
+def why_not_back(host: str, result: Result) -> str:
+    """Why a result of system_rollback does not show that the host is back."""
+    if result.get("outcome") == "staged_for_boot":
+        return "the system before comes with its next boot."
+    return _reason(host, result)
+
+
+def _begun(activated: Result) -> bool:
+    """Whether the host may have begun to move to the new system, from the result of system_activate."""
+    if not _failed(activated):
+        return _ran(activated) and activated.get("outcome") != "would_activate"
+    if activated.get("outcome"):
+        return activated["outcome"] not in ("refused", "rolled_back")
+    # A refusal before anything began has no outcome, but the phase in which it came; anything else is not known.
+    return bool(activated.get("unreachable")) or "phase" not in activated
 
 
 def _ran(result: Result) -> bool:

@@ -42,6 +42,13 @@ options:
     description: Whether hosts that were updated are to be brought back if their group halts later.
     type: bool
     default: false
+  brought_back:
+    description:
+      - The results of M(flotilla.nixos.system_rollback) for the hosts in RV(roll_back), from a loop over them.
+        A group's candidate is dropped only if all hosts that ran it are back.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: It changes nothing in any case. Under check mode, hosts count as planned.

@@ -30,12 +30,6 @@ options:
     description: The result of M(flotilla.nixos.flake_lock) with C(state=discarded).
     type: dict
     default: {}
-  rolled_back:
-    description:
-      - The results of M(flotilla.nixos.system_rollback) for the hosts in RV(flotilla.nixos.rollout_gate#module:roll_back).
-    type: list
-    elements: dict
-    default: []
 attributes:
   check_mode:
     description: It changes nothing in any case.

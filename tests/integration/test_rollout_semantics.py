@@ -375,7 +375,10 @@ def test_a_reboot_that_fails_after_the_confirmation(
 
 def test_a_commit_of_two_groups_lands_for_both_or_for_none(fleet: Fleet) -> None:
     same = {"candidate": "e" * 40, "commit": "e" * 40}
-    scenario = {"flake_lock": {"*": {"override": {"servers": same, "sbcs": same}}}, "system_activate": {"pi-1": rolled_back("pi-1")}}
+    scenario = {
+        "flake_lock": {"*": {"override": {"servers": same, "sbcs": same}}},
+        "system_activate": {"pi-1": rolled_back("pi-1")},
+    }
     run = fleet.run(*UPDATE, scenario=scenario)
     assert run.status == 2
     assert run.states()[1:] == [("discarded", ["sbcs"])]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.gate import (
@@ -11,7 +12,8 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.gate import (
     Plan,
     PlannedGroup,
     PlannedHost,
-    conclude,
+    brought_back,
+    conclude_all,
     final_outcomes,
     hold,
     judge,
@@ -93,8 +95,10 @@ def test_judge(plan: Plan, known: dict[str, Outcome], done: int, reason: str | N
         (make_plan("a", "b", candidate=None), {"a": U, "b": U}, True, False, (False, False, [])),
         (make_plan("a", "b"), {"a": R, "b": H}, True, False, (False, True, [])),
         (make_plan("a", "b"), {"a": U, "b": R}, True, False, (False, False, ["a"])),
-        (make_plan("a", "b"), {"a": U, "b": R}, True, True, (False, True, ["a"])),
+        (make_plan("a", "b"), {"a": U, "b": R}, True, True, (False, True, [])),
         (make_plan("a b", percentage=50), {"a": U, "b": R}, True, False, (True, False, [])),
+        # Failed everywhere, and tolerated: nothing is proven.
+        (make_plan("a", "b", percentage=100), {"a": R, "b": R}, True, False, (False, True, [])),
         (make_plan("a"), {"a": P}, True, False, (True, False, [])),
         (make_plan(x=N), {}, True, False, (True, False, [])),
         (make_plan(x=D), {}, True, False, (False, True, [])),
@@ -103,8 +107,75 @@ def test_judge(plan: Plan, known: dict[str, Outcome], done: int, reason: str | N
 )
 def test_conclude(plan: Plan, known: dict[str, Outcome], land: bool, back: bool, expected: tuple[bool, bool, list[str]]) -> None:
     ended = final_outcomes(plan, outcomes(**known))
-    result: GroupResult = conclude(plan, "g", ended, land=land, roll_back_mixed=back)
+    result: GroupResult = conclude_all(plan, ended, land=land)["g"]
+    if back:
+        assert result.mixed == ["a"]
+        result = conclude_all(plan, ended, land=land, back=result.mixed)["g"]
     assert (result.accept, result.discard, result.mixed) == expected
+
+
+@pytest.mark.parametrize(
+    ("plan", "known", "reason"),
+    [
+        (make_plan("a", percentage=100), {"a": R}, "it worked on no host"),
+        (make_plan(x=D), {}, "no host was reached"),
+    ],
+)
+def test_why_nothing_lands_though_the_group_did_not_halt(plan: Plan, known: dict[str, Outcome], reason: str) -> None:
+    assert conclude_all(plan, final_outcomes(plan, outcomes(**known)), land=True)["g"].reason == reason
+
+
+def test_what_a_host_may_run_keeps_its_name() -> None:
+    plan = make_plan("a", "b")
+    known = {"a": HostOutcome("a", F, "its reboot failed", may_run_new=True), "b": HostOutcome("b", H)}
+    kept = conclude_all(plan, known, land=True)["g"]
+    assert (kept.accept, kept.discard, kept.mixed, kept.unsure) == (False, False, [], ["a"])
+    back = conclude_all(plan, known, land=True, back=["a"])["g"]
+    assert (back.accept, back.discard, back.unsure) == (False, True, [])
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome", "reason"),
+    [
+        ({"outcome": "rolled_back", "failed": False}, R, "its group halted (flotilla_rollback_confirmed)"),
+        ({"outcome": "unchanged"}, R, "its group halted (flotilla_rollback_confirmed)"),
+        (
+            {"outcome": "staged_for_boot"},
+            F,
+            "its group halted, and going back failed: the system before comes with its next boot.",
+        ),
+        ({"outcome": "lost", "msg": "a: gone."}, F, "its group halted, and going back failed: gone."),
+        # What `failed_when: false` leaves of a lost connection.
+        ({"failed": False, "unreachable": True, "msg": "a: gone."}, F, "its group halted, and going back failed: gone."),
+    ],
+)
+def test_only_its_outcome_shows_that_a_host_is_back(result: dict[str, Any], outcome: Outcome, reason: str) -> None:
+    found = brought_back(outcomes(a=U), [{"item": "a", **result}])["a"]
+    assert (found.outcome, found.reason, found.may_run_new) == (outcome, reason, outcome is F)
+
+
+@pytest.mark.parametrize(
+    ("known", "landed", "dropped", "mixed"),
+    [
+        ({"a": U, "b": U}, ["g", "h"], [], []),
+        ({"a": U, "b": R}, [], ["h"], ["a"]),
+        ({"a": U, "b": D}, ["g"], ["h"], []),
+    ],
+)
+def test_a_commit_of_several_groups_lands_if_none_of_them_halted(
+    known: dict[str, Outcome], landed: list[str], dropped: list[str], mixed: list[str]
+) -> None:
+    groups = {name: PlannedGroup(name, candidate="c" * 40, branch="main") for name in "gh"}
+    first = D if known["b"] is D else None
+    plan = Plan(
+        groups, {"a": PlannedHost("a", "g"), "b": PlannedHost("b", "h", outcome=first)}, [["a", "b"] if first is None else ["a"]]
+    )
+    results = conclude_all(plan, final_outcomes(plan, outcomes(**known)), land=True)
+    assert [name for name, result in results.items() if result.accept] == landed
+    assert [name for name, result in results.items() if result.discard] == dropped
+    assert results["g"].mixed == mixed
+    if mixed:
+        assert results["g"].reason == "h halted, with which it has its candidate in common"
 
 
 def test_a_host_that_was_let_through_and_is_not_known_has_failed() -> None:

@@ -65,6 +65,38 @@ def test_outcome_of(stages: dict[str, Any], expected: Outcome | None, reason: st
     assert (found.outcome if found else None, found.reason if found else "") == (expected, reason)
 
 
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ({"copied": FAILED}, False),
+        # A refusal before anything began; what was begun and lost; an activation whose end nobody knows.
+        ({"copied": COPIED, "activated": FAILED | {"phase": "activate"}}, False),
+        ({"copied": COPIED, "activated": FAILED | {"outcome": "refused"}}, False),
+        ({"copied": COPIED, "activated": LOST | {"outcome": "lost"}}, True),
+        ({"copied": COPIED, "activated": FAILED | {"outcome": "failed"}}, True),
+        ({"copied": COPIED, "activated": FAILED | {"exception": "Traceback"}}, True),
+        ({"copied": COPIED, "activated": ACTIVE, "confirmed": LOST}, True),
+        ({"copied": COPIED, "activated": STAGED, "error": HOOK, "rolled_back": LOST}, True),
+        ({"copied": COPIED, "activated": STAGED, "error": HOOK, "rolled_back": {"outcome": "staged_for_boot"}}, True),
+        ({"copied": COPIED, "activated": ACTIVE, "confirmed": CONFIRMED, "rebooted": LOST}, True),
+        (
+            {
+                "copied": COPIED,
+                "activated": ACTIVE,
+                "confirmed": CONFIRMED,
+                "rebooted": FAILED,
+                "rolled_back": {"outcome": "unchanged"},
+            },
+            False,
+        ),
+    ],
+)
+def test_what_a_failed_host_may_run(stages: dict[str, Any], expected: bool) -> None:
+    found = outcome_of("h", results(**{"error": FAILED, **stages}))
+    assert found is not None
+    assert (found.may_run_new, found.outcome.bad or found.outcome is Outcome.DEFERRED) == (expected, True)
+
+
 def test_under_check_mode_a_host_is_planned() -> None:
     found = outcome_of("h", results(copied=COPIED, activated={"outcome": "would_activate"}), check=True)
     assert found is not None

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils import nix, system_diff
 from ansible_collections.flotilla.nixos.plugins.module_utils.conclusion import Conclusion, Landing, conclude_report
 from ansible_collections.flotilla.nixos.plugins.module_utils.fleet_status import Standing, host_status, status_lines
-from ansible_collections.flotilla.nixos.plugins.module_utils.gate import Plan, conclude, final_outcomes
+from ansible_collections.flotilla.nixos.plugins.module_utils.gate import Plan, conclude_all, final_outcomes
 from ansible_collections.flotilla.nixos.plugins.module_utils.outcome import HostOutcome, Outcome
 from ansible_collections.flotilla.nixos.plugins.module_utils.planning import Findings, Pace, make_plan
 from ansible_collections.flotilla.nixos.plugins.module_utils.report import outcome_lines, plan_lines, system_name
@@ -104,9 +104,9 @@ def test_the_end_in_words() -> None:
     outcomes = final_outcomes(plan, known)
     verdict = {
         "outcomes": {name: asdict(outcome) for name, outcome in outcomes.items()},
-        "results": [asdict(conclude(plan, "g", outcomes, land=True))],
+        "results": [asdict(conclude_all(plan, outcomes, land=True)["g"])],
     }
-    end = conclude_report(plan, verdict, Landing({}, {}, []))
+    end = conclude_report(plan, verdict, Landing({}, {}))
     assert Conclusion.from_dict(asdict(end)) == end
     assert end.bad == {"b": "b rolled back: app.service fails."}
     assert outcome_lines(plan, end, {"a": 1.25}) == [

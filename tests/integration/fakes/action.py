@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         scenario = Path(os.environ["FLOTILLA_FAKE"])
         host = str((task_vars or {})["inventory_hostname"])
+        if NAME.startswith("system_"):
+            host = str(self._task.delegate_to or host)
         arguments = plain(self._task.args)
         with open(f"{scenario}.log", "a", encoding="utf-8") as journal:
             journal.write(json.dumps([NAME, host, arguments]) + "\n")
@@ -37,6 +40,8 @@ class ActionModule(ActionBase):
         answer = {"changed": False, "failed": False, **_default(host, arguments), **wanted.get("*", {}), **wanted.get(host, {})}
         if answer.pop("raise", None) == "unreachable":
             raise AnsibleConnectionFailure("fake: no route to host")
+        if answer.pop("lost_at", None) == arguments.get("state", ""):
+            return {"failed": True, "unreachable": True, "msg": f"{host}: the connection to the builder failed.", "phase": "lock"}
         if NAME in ("flake_lock", "flake_build"):
             for name, group in answer["groups"].items():
                 group.update(answer.get("override", {}).get(name, {}))
@@ -49,20 +54,21 @@ class ActionModule(ActionBase):
 
 def _default(host: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if NAME == "flake_lock":
-        return {"changed": True, "groups": {group["name"]: _locked(arguments) for group in arguments["groups"]}}
+        return {"changed": True, "groups": {group["name"]: _locked(group["name"], arguments) for group in arguments["groups"]}}
     if NAME == "flake_build":
         return {"changed": True, "groups": {group["name"]: _built(group) for group in arguments["groups"]}}
     return _target(host, arguments)
 
 
-def _locked(arguments: dict[str, Any]) -> dict[str, Any]:
+def _locked(group: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    commit = "c" * 12 + sha256(group.encode()).hexdigest()[:28]
     pins = {"old": {"rev": "a" * 40, "lastModified": 1762041600}, "new": {"rev": "b" * 40, "lastModified": 1763596800}}
     return {
         "changed": True,
         "failed": False,
-        "commit": "c" * 40,
+        "commit": commit,
         "base": "d" * 40,
-        "candidate": "c" * 40 if arguments.get("state", "updated") == "updated" else None,
+        "candidate": commit if arguments.get("state", "updated") == "updated" else None,
         "branch": "main",
         "changes": [{"input": "nixpkgs", "compare": None, **pins}],
     }
