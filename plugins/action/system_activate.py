@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..module_utils.activation import Goal, Outcome, Report, Request, activate, confirm, plan
+from ..plugin_utils.controller_run import may_inherit
 from ..plugin_utils.health import HEALTH_CHECKS
 from ..plugin_utils.system_target import SystemTarget
 from ..plugin_utils.target_action import TargetAction, store_path
@@ -34,10 +35,12 @@ class ActionModule(TargetAction):
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Plan under check mode, else activate, and go on as the options say."""
         target = self.system_target(task_vars)
+        owner = self.owner(options, task_vars)
         request = Request(
             system=store_path("system", options["system"]),
             goal=Goal(options["goal"]),
-            owner=self.owner(options, task_vars),
+            owner=owner,
+            inherits=lambda former: may_inherit(owner, former),
             activation_timeout=max(1, options["activation_timeout"]),
             confirm_timeout=max(1, options["confirm_timeout"]),
             ignored_units=tuple(options["ignored_units"]),

@@ -28,7 +28,7 @@ options:
   owner:
     description:
       - Who acts. Others who find the host taken are told this.
-      - Without it, the user and machine that Ansible runs as, or AWX's user and job.
+      - Without it, the user, machine and process that Ansible runs as, or AWX's user and job.
     type: str
 """
 

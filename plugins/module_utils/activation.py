@@ -104,6 +104,8 @@ class Request:
     last_resort: str = "reboot"
     #: For a rollback: the generation that is to be the profile's again, or "any" that has the system; "": a new one.
     generation: str = ""
+    #: Whether what somebody else (an owner) left waiting on the host is this owner's to take up.
+    inherits: Callable[[str], bool] = lambda _former: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,10 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
     except Refused as error:
         if error.kind == "inhibited":
             return _inhibited(request, error)
-        raise
+        former = error.facts.one("guard_owner")
+        if error.kind != "held" or not request.inherits(former):
+            raise
+        facts = _begin(target, request, guard, clock, former)
     if facts is None:
         return _Attempt(target, request, guard, Facts({}), begun, clock).conclude(None)
     if facts.one("outcome") == "unchanged":
@@ -266,7 +271,8 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
     return _Attempt(target, request, guard, facts, begun, clock).conclude(settled)
 
 
-def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts | None:
+def _begin(target: Target, request: Request, guard: str, clock: Clock, former: str = "-") -> Facts | None:
+    """Ask for it. former: the owner whose waiting activation of the same system may be taken up, too."""
     words = (request.owner, request.system, str(request.goal), str(request.activation_timeout), str(request.confirm_timeout))
     try:
         return target.verb(
@@ -277,6 +283,7 @@ def _begin(target: Target, request: Request, guard: str, clock: Clock) -> Facts 
             request.last_resort,
             str(LONG_POLL),
             request.generation or "-",
+            former,
             timeout=60 + ANSWER + LONG_POLL,
         )
     except (ConnectionLost, CommandTimeout) as lost:

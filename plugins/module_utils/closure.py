@@ -50,12 +50,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a target said. missing: its paths to send. free: bytes. unit: the nix-daemon for this copy, "" if none."""
+    """What a target said. missing: its paths to send. free: bytes. unit: the nix-daemon for this copy, "" if none.
+
+    copying: the marks of other copies that there are on it.
+    """
 
     missing: tuple[str, ...]
     free: int
     rooted: bool
     unit: str
+    copying: tuple[str, ...] = ()
 
 
 class WatchingRunner(Protocol):
@@ -118,7 +122,13 @@ def survey(target: Runner, script: str, request: Request) -> Survey:
     _check_nix(target.name, said.get("nix", [""])[0])
     known = frozenset(closure.paths)
     missing = tuple(path for path in said.get("missing", ()) if path in known)
-    return Survey(missing, int(said["free"][0]), said.get("rooted") == ["yes"], said.get("unit", [""])[0])
+    rooted, copying = said.get("rooted") == ["yes"], tuple(said.get("copying", ()))
+    return Survey(missing, int(said["free"][0]), rooted, said.get("unit", [""])[0], copying)
+
+
+def end(target: Runner, script: str, marks: Sequence[str]) -> None:
+    """End what copies of these marks have left on the target."""
+    checked(_ask(target, script, ["end", *marks]), target.name, "what an earlier copy has left there could not be ended")
 
 
 def finish(target: Runner, script: str, system: str, root: str, unit: str) -> bool:

@@ -29,9 +29,9 @@ description:
     network and the ssh port that the controller used do not come back with the old system, it restarts into its boot default.
   - A system whose pre-switch check names switch inhibitors, or whose init interface differs, is not activated at all.
     See O(on_inhibitor).
-  - A host that is taken by another activation is left alone. Where that is one of the same system by the same O(owner), it is
-    taken up
-    again, with a new O(confirm_timeout), so that a rollout that was cut off can be run again.
+  - A host that is taken by another activation is left alone. Where that is one of the same system by the same O(owner), or
+    by the same user's earlier run on the same machine that is over for certain, it is taken up again, with a new
+    O(confirm_timeout), so that a rollout that was cut off can be run again.
 extends_documentation_fragment:
   - flotilla.nixos.attributes
   - flotilla.nixos.attributes.actiongroup

@@ -15,6 +15,7 @@ from ..module_utils.activation import ANSWER
 from ..module_utils.errors import CommandFailed
 from ..module_utils.runner import Runner
 from ..module_utils.target_state import Facts, parse_facts, refusal
+from .controller_run import owner_of
 from .probe import probe
 from .runners import LocalRunner
 from .ssh_options import SshTarget
@@ -88,7 +89,7 @@ def _notice_dead_links(connection: ConnectionBase) -> None:
 
 
 def default_owner(task_vars: Mapping[str, Any]) -> str:
-    """Who acts, for others who find the host taken: AWX's user and job, or the user and machine that Ansible runs as."""
+    """Who acts, for others who find the host taken: AWX's user and job, or the user, machine and process that Ansible runs as."""
     if task_vars.get("awx_job_id"):
         return f"{task_vars.get('awx_user_name') or 'awx'}@awx job {task_vars['awx_job_id']}"
     try:
@@ -96,4 +97,4 @@ def default_owner(task_vars: Mapping[str, Any]) -> str:
     except (KeyError, OSError):
         # An execution environment's uid without a passwd entry.
         user = "somebody"
-    return f"{user}@{socket.gethostname()}"
+    return owner_of(f"{user}@{socket.gethostname()}")

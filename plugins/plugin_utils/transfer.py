@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from ..module_utils import closure, nix
 from ..module_utils.errors import CommandTimeout, ConnectionLost, FlotillaError
 from ..module_utils.runner import Runner, RunResult
 from ..module_utils.update_group import checked_name
+from .controller_run import is_left_behind, mark_of
 from .machines import connection_to, is_controller, over
 from .probe import probe
 from .runners import ConnectionRunner, LocalRunner
@@ -84,6 +84,8 @@ class Transfer:
     def _survey(self, whole: closure.Closure) -> closure.Survey:
         found = closure.survey(self.target, self.script, self._request(whole))
         self.unit = found.unit
+        if left := [mark for mark in found.copying if is_left_behind(mark, self.mark)]:
+            closure.end(self.target, self.script, left)
         return found
 
     def _finish(self, root: str) -> None:
@@ -111,8 +113,8 @@ class Transfer:
 
     @property
     def mark(self) -> str:
-        """Tells our copies to this host from other controllers'."""
-        return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{socket.gethostname()}_{self.host}")
+        """Tells our copies to this host from those of other runs, which may be at it at this moment."""
+        return mark_of(self.host)
 
     def _plain_user(self) -> str:
         """Who logs in there, where that is not root; "" for root, and where commands do not become another user."""

@@ -421,15 +421,16 @@ def test_a_link_that_stays_cut_takes_the_host_back(bench: Bench) -> None:
 
 
 @pytest.fixture
-def controller_process(bench: Bench) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+def controller_process(bench: Bench) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """A controller that can be killed."""
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="a-", dir="/tmp") as home:
 
-        def start(system: str) -> subprocess.Popen[bytes]:
+        def start(system: str, confirm: int = 5) -> subprocess.Popen[bytes]:
             play = bench.folder / "activate.yml"
-            task = f"flotilla.nixos.system_activate: {{system: {system}, confirm_timeout: 5, activation_timeout: 60}}"
-            play.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n    - {task}\n")
+            task = f"flotilla.nixos.system_activate: {{system: {system}, confirm_timeout: {confirm}, activation_timeout: 60}}"
+            pause = "ansible.builtin.wait_for: {timeout: 120}\n      delegate_to: localhost"
+            play.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n    - {task}\n    - {pause}\n")
             words = [str(bench.ansible.venv / "bin/ansible-playbook"), "-i", str(bench.inventory()), str(play)]
             env = bench.ansible.environment(Path(home))
             process = subprocess.Popen(words, env=env, start_new_session=True, stdout=subprocess.DEVNULL)
@@ -443,7 +444,7 @@ def controller_process(bench: Bench) -> Iterator[Callable[[str], subprocess.Pope
 
 
 def test_a_dead_controller_takes_the_host_back_at_the_deadline(
-    bench: Bench, controller_process: Callable[[str], subprocess.Popen[bytes]]
+    bench: Bench, controller_process: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     old, new = bench.running(), bench.have("25.05.2", _SLOW)
     process = controller_process(new)
@@ -454,6 +455,18 @@ def test_a_dead_controller_takes_the_host_back_at_the_deadline(
     last = bench.info()["last"]
     assert last["phase"] == "rolled_back"
     assert last["reason"] == "the deadline passed without a confirmation"
+
+
+def test_only_a_run_that_is_over_has_an_heir(bench: Bench, controller_process: Callable[..., subprocess.Popen[bytes]]) -> None:
+    new = bench.have("25.05.2")
+    first = controller_process(new, confirm=60)
+    assert eventually(lambda: bench.host.inside(["grep", "-qx", "tested", "/run/flotilla/current/phase"], check=False).ok, 30)
+    refused = bench.activate(new)
+    assert refused["failed"]
+    assert f"activates {new} there at this moment" in refused["msg"]
+    os.killpg(first.pid, signal.SIGKILL)
+    done = bench.activate(new, confirm=True, confirm_timeout=60)
+    assert (done["outcome"], bench.profile()) == ("confirmed", new)
 
 
 def test_a_killed_guard_is_started_again_and_keeps_its_word(bench: Bench) -> None:

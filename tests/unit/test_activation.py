@@ -142,7 +142,7 @@ def test_the_main_way_is_one_verb_and_one_probe() -> None:
     assert (result["outcome"], result["changed"], result["failed"], result["previous"]) == ("activated", True, False, OLD)
     assert (result["exit_code"], result["confirm_within"], result["reboot_reasons"]) == (0, 300, ["kernel"])
     ((verb, guard, *words),) = target.calls
-    assert (verb, words) == ("activate", ["anna@desk", NEW, "switch", "600", "300", "no", "reboot", "8", "-"])
+    assert (verb, words) == ("activate", ["anna@desk", NEW, "switch", "600", "300", "no", "reboot", "8", "-", "-"])
     assert result["guard"] == guard
 
 
@@ -254,6 +254,14 @@ def test_exit_code_100_is_an_inhibitor_too() -> None:
 def test_other_refusals_are_errors() -> None:
     with pytest.raises(Refused, match="anna"):
         run(FakeTarget({"activate": [refusal("pi", facts(error="held", guard_owner="anna"))]}))
+
+
+def test_what_a_run_that_is_over_left_is_taken_up() -> None:
+    held = refusal("pi", facts(error="held", guard_owner="anna@desk (run 1)"))
+    target = FakeTarget({"activate": [held, ready(id="g0")]})
+    result = run(target, Request(NEW, Goal.SWITCH, owner="anna@desk (run 2)", inherits=lambda former: former.endswith("(run 1)")))
+    assert (result["outcome"], result["guard"]) == ("activated", "g0")
+    assert [call[-1] for call in target.calls] == ["-", "anna@desk (run 1)"]
 
 
 def test_staging() -> None:

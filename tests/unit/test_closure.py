@@ -73,6 +73,7 @@ def test_the_builder_names_the_paths_and_then_the_size_of_those_that_are_missing
         ("rooted yes\n", closure.Survey((), 5000, True, "")),
         (f"missing {DATA}\nmissing {TOP}\n", closure.Survey((DATA, TOP), 5000, False, "")),
         (f"missing {TOP}\nunit flotilla-copy-7\n", closure.Survey((TOP,), 5000, False, "flotilla-copy-7")),
+        (f"missing {TOP}\ncopying ctl_web1_2\ncopying x\n", closure.Survey((TOP,), 5000, False, "", ("ctl_web1_2", "x"))),
         (f"missing {TOP}\nmissing /etc/passwd\n", closure.Survey((TOP,), 5000, False, "")),
     ],
 )
@@ -108,6 +109,12 @@ def test_a_failed_script_is_not_printed() -> None:
     assert str(caught.value) == "web1: asking for its store's paths failed: df: no such file."
     assert caught.value.result is not None
     assert caught.value.result.command.startswith("closure.sh survey /nix/store/")
+
+
+def test_what_other_copies_left_is_ended_by_their_marks() -> None:
+    target = Scripted()
+    closure.end(target, "SCRIPT", ["ctl_web1_2", "x"])
+    assert target.calls[0][0] == ["sh", "-c", "SCRIPT", "closure.sh", "end", "ctl_web1_2", "x"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 # What a target does before and after a closure is copied to it. Run as root: sh -c "$THIS" closure.sh VERB ARGS
 #
 #   survey SYSTEM NAME MARK USER TRUSTED LIMIT   store paths on stdin, one a line
+#   end MARK…                                    end what copies of these marks have left
 #   finish SYSTEM NAME UNIT                      make the GC root, say whether SYSTEM is valid, end UNIT ("": none)
 #
 # NAME: the GC root's, "" to leave everything as it is (check mode). MARK: processes that carry it in their environment are left
@@ -18,6 +19,11 @@ root() {
     mkdir -p "$roots"
     ln -sfn "$1" "$roots/$2"
     if nix-store --check-validity "$1" 2>/dev/null; then echo "rooted yes"; else echo "rooted no"; fi
+}
+
+# The marks of other copies: whether somebody is still at them is for the controller to say.
+others() {
+    cat /proc/[0-9]*/environ 2>/dev/null | tr '\000' '\n' | sed -n 's/^FLOTILLA_COPY=/copying /p' | sort -u | grep -vxF "copying $1" || true
 }
 
 left_over() {
@@ -82,6 +88,7 @@ survey() {
         return
     fi
     end_left_over "$3"
+    others "$3"
     if [ -n "$4" ]; then
         own_daemon "$3" "$4" "$5" "$6"
     fi
@@ -100,6 +107,7 @@ verb=$1
 shift
 case $verb in
 survey) survey "$@" ;;
+end) for mark; do end_left_over "$mark"; done ;;
 finish) finish "$@" ;;
 *) exit 64 ;;
 esac

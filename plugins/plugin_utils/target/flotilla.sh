@@ -555,8 +555,8 @@ verb_info() {
     say end info
 }
 
-# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE LAST_RESORT WAIT [GENERATION]
-# GENERATION: for a rollback, the one of the profile that is to be current again, or `any` that has NEW; `-`: make a new one.
+# ---- verb: activate ID OWNER NEW GOAL ACTIVATION_TIMEOUT CONFIRM_TIMEOUT FORCE LAST_RESORT WAIT [GENERATION [FORMER]]
+# FORMER: an owner whose run is over, and whose waiting activation of NEW may be taken up. GENERATION: for a rollback, the one of the profile that is to be current again, or `any` that has NEW; `-`: make a new one.
 # goal switch or test: guarded, `switch-to-configuration test`. goal boot: profile and boot loader alone.
 
 is_right() {
@@ -575,13 +575,13 @@ held() {
 }
 
 verb_activate() {
-    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 last_resort=$8 wait=$9 to_generation=${10:--}
+    NEW_ID=$1 owner=$2 new=$3 goal=$4 activation=$5 confirmation=$6 force=$7 last_resort=$8 wait=$9 to_generation=${10:--} former=${11:--}
     case $activation$confirmation$wait in *[!0-9]*) refuse bad_argument timeout ;; esac
     need_root
     need_nixos
     say previous "$(real /run/current-system)"
     if held; then
-        if resumable "$owner/$goal/$new"; then
+        if inherit "$owner" "$goal/$new" "$former"; then
             resume "$confirmation" "$wait"
             return 0
         fi
@@ -619,9 +619,15 @@ verb_activate() {
     verb_poll "$ID" "$wait"
 }
 
-# The same owner asks again for what waits on the host: a rollout that was cut off is run again.
-resumable() {
-    [ "$(get owner)/$(get goal)/$(get new)" = "$1" ] && [ "$(get kind)" = activate ] && ! [ -L "$TX/claim" ] && unit_active guard
+# The same owner asks again for what waits on the host, or the heir of one whose run is over: a rollout that was cut off.
+# One heir alone: from then on it is his.
+inherit() {
+    exec 9>"$DIR/lock"
+    flock -w 20 9 || return 1
+    case $(get owner) in "$1" | "$3") ;; *) return 1 ;; esac
+    [ "$(get goal)/$(get new)" = "$2" ] && [ "$(get kind)" = activate ] && ! [ -L "$TX/claim" ] && unit_active guard || return 1
+    put owner "$1"
+    exec 9>&-
 }
 
 resume() {
