@@ -335,6 +335,11 @@ def test_host(site: Site, prepare: Callable[[Site], None], says: str, fix: str) 
     refused(site, says, fix)
 
 
+def test_a_changed_host_key_is_told_before_anything_is_built(site: Site) -> None:
+    another_key(site)
+    refused(site, "pi-1: its host key is not the one in known_hosts (it gives SHA256:", "Build the systems of all hosts]")
+
+
 @pytest.fixture
 def full(fleet: Fleet) -> Iterator[Callable[[str], None]]:
     """Fills one of the host's file systems, for this test."""
