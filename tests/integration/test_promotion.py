@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, known_good_ref, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, CommandFailed
+from ansible_collections.flotilla.nixos.plugins.module_utils.git import open_repository
+from ansible_collections.flotilla.nixos.plugins.module_utils.graft import graft
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept
-from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins, raw_entries
+from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import followed, parse_lock, pins, raw_entries, root_inputs
+from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Locking
 from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
 from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import KNOWN_GOOD, promote, restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup, update_group
@@ -22,8 +25,20 @@ from hypothesis import HealthCheck, assume, given, settings
 from integration.repositories import new_repo, sh
 from lock_strategies import Rings, rings
 from testbed.playbooks import Ansible
+from wild_locks import flake_for, wild_texts
 
 RUNNER = LocalRunner()
+#: Of the sample's locks, some that nix can check without their sources.
+REAL = (
+    "kleinbem__nix-config__flake.lock",
+    "PaulGrandperrin__nix-systems__flake@c72509ca.lock",
+    "ryan4yin__nix-config__flake@e151d3b4.lock",
+    "linyinfeng__dotfiles__flake.lock",
+    "NixOS__infra__flake.lock",
+    "queze1__nixos-config__flake.lock",
+    "Hovirix__nixos-config__laptop__flake@5a908609.lock",
+    "435vic__vicOS__flake.lock",
+)
 FLAKE = """{
   inputs.nixpkgs.url = "git+file://UPSTREAM?ref=main";
   inputs.dep.url = "git+file://DEP?ref=main";
@@ -337,6 +352,23 @@ def test_nix_agrees_about_any_two_locks(groups: Rings, tmp_path_factory: pytest.
     for path, entry in raw_entries(parse_lock(text, "stable", "flake.lock")).items():
         assert entry == (theirs if path[0] in groups.chosen else ours)[path]
     sh("nix", "flake", "lock", "--no-update-lock-file", f"git+file://{repo.path}?dir=hosts/stable&rev={made.commit}")
+
+
+WILD = {name: text for name, text in wild_texts().items() if name in REAL}
+
+
+def test_nix_writes_real_locks_back_to_the_byte_after_they_were_taken_apart(tmp_path: Path) -> None:
+    repo = new_repo(tmp_path / "fleet")
+    locks = {name: parse_lock(text, "test", name) for name, text in WILD.items()}
+    groups = {name: update_group(f"g{number}", str(repo.path)) for number, name in enumerate(locks)}
+    for name, group in groups.items():
+        repo.write(f"{group.flake}/flake.nix", flake_for(locks[name]))
+    commit = repo.commit()
+    for name, lock in locks.items():
+        own = {(one,): (one,) for one in root_inputs(lock) if followed(lock, (one,)) is None}
+        apart = graft(lock, lock, own, ("stable", "canary")).lock
+        opened = open_repository(RUNNER, str(repo.path), "test")
+        assert Locking(opened, groups[name], commit, str(tmp_path), {}).rewritten(apart, offline=True).to_text() == WILD[name]
 
 
 # Restoring

@@ -7,8 +7,6 @@ The archive's INDEX.tsv says where each is from.
 from __future__ import annotations
 
 import re
-import tarfile
-from pathlib import Path
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
@@ -22,18 +20,9 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import (
     reachable,
     root_inputs,
 )
+from wild_locks import wild_texts
 
-ARCHIVE = Path(__file__).parent / "data/locks/wild.tar.xz"
-
-
-def _texts() -> dict[str, str]:
-    with tarfile.open(ARCHIVE) as archive:
-        files = {member.name: archive.extractfile(member) for member in archive}
-        # As a runner gives the output of git.
-        return {name: file.read().decode("utf-8", "surrogateescape") for name, file in files.items() if file}
-
-
-TEXTS = _texts()
+TEXTS = wild_texts()
 INDEX = TEXTS.pop("INDEX.tsv")
 
 CONFLICT = r"has a merge conflict in it\. .* The conflict begins at line \d+"
