@@ -138,7 +138,8 @@ class _Pairing:
 
 def _node(lock: Lock, path: InputPath) -> Node:
     key = resolve(lock, path)
-    assert key is not None, path
+    if key is None:
+        raise AssertionError(path)
     return lock.nodes[key]
 
 
