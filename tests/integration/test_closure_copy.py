@@ -277,6 +277,21 @@ def test_a_cut_link_is_a_failure_and_the_next_run_sends_the_rest(
 
 
 @pytest.mark.usefixtures("narrow")
+def test_two_runs_leave_each_others_copy_alone(copier: Copier, closure: Callable[..., Closure], target: Host) -> None:
+    system = closure(parts=3, size=3 * MIB)
+    results: list[TaskResult] = []
+    thread = threading.Thread(target=lambda: results.append(copier(target, system)))
+    thread.start()
+    wait_until(lambda: bool(valid(target, system)), "the first path's arrival")
+    second = copier(target, system)
+    thread.join(90)
+    for result in (*results, second):
+        assert (result.status, result.result["retried"]) == ("ok", False), result.result
+    assert valid(target, system) == set(system.paths)
+    assert not left_over(target)
+
+
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("user", ["root", "deploy"])
 def test_a_copy_that_gets_stuck_is_tried_once_more(
     copier: Copier, closure: Callable[..., Closure], target: Host, user: str
