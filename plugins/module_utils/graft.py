@@ -17,6 +17,9 @@ from .lockfile import InputPath, Lock, RawEntry, lock_of_entries, raw_entries
 #: What nix writes; versions 5 and 6 are brought to it.
 _VERSION = 7
 
+#: Types of flake references whose locked form has a revision.
+_REVISIONS = ("git", "github", "gitlab", "sourcehut", "hg")
+
 #: Input paths of the target, each with the source's that it is to be pinned like.
 Pairs = Mapping[InputPath, InputPath]
 
@@ -47,6 +50,12 @@ def graft(target: Lock, source: Lock, pairs: Pairs, names: tuple[str, str]) -> G
         entries |= scion.subtree(top, rewired)
     _check_follows(entries, names)
     return Graft(lock_of_entries(entries, _VERSION), tuple(sorted(rewired)))
+
+
+def unlocked(lock: Lock) -> tuple[str, ...]:
+    """Inputs without a revision, such as local trees with uncommitted changes: nix refuses to start from a lock with such."""
+    nodes = ((path, entry.get("locked") or {}) for path, entry in raw_entries(lock).items() if isinstance(entry, dict))
+    return tuple(sorted(written(path) for path, ref in nodes if ref.get("type") in _REVISIONS and not ref.get("rev")))
 
 
 def _modern(lock: Lock) -> dict[InputPath, RawEntry]:

@@ -14,7 +14,7 @@ from . import git
 from .candidate import Candidate, NewLock, Run, candidate_with, known_good_ref, lock_at
 from .errors import BadInput, CommandFailed
 from .flake_source import commit_to_use
-from .graft import Graft, graft, written
+from .graft import Graft, graft, unlocked, written
 from .lockfile import InputPath, Lock, difference, input_paths, resolve, root_inputs
 from .locking import Locking
 from .pairing import Choice, paired
@@ -144,6 +144,9 @@ def _merged(
     lags = _lags(locking, old)
     offered = _offered(group, old, origin.lock) if everything and lags else {}
     made = graft(old, origin.lock, {**pairs, **offered}, (group.name, origin.name))
+    if dirty := unlocked(made.lock):
+        what = f"the lock has local trees with uncommitted changes in it, and nix refuses it: {', '.join(dirty)}"
+        raise BadInput(group.name, what, "Commit there, update these inputs, and commit the lock.")
     new = _as_nix_takes_it(locking, made.lock, lags)
     there = set(root_inputs(new))
     moved = {written(path) for path in difference(made.lock, new).touched if path[0] in there}

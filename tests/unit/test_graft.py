@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
-from ansible_collections.flotilla.nixos.plugins.module_utils.graft import Graft, graft, written
+from ansible_collections.flotilla.nixos.plugins.module_utils.graft import Graft, graft, unlocked, written
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import (
     InputPath,
     Lock,
@@ -133,6 +133,15 @@ def test_version_5_keeps_its_hashes_elsewhere() -> None:
         "locked": {"narHash": "sha256-x", "lastModified": 7, "type": "path", "path": "/x"},
         "original": {"type": "path"},
     }
+
+
+def test_trees_with_uncommitted_changes() -> None:
+    dirty = {
+        "locked": {"type": "git", "url": "file:///x", "dirtyRev": "1-dirty"},
+        "original": {"type": "git", "url": "file:///x"},
+    }
+    relative = {"locked": {"type": "path", "path": "./sub"}, "original": {"type": "path", "path": "./sub"}, "parent": []}
+    assert unlocked(lock_of(a=dirty, b=node("1"), b__c=dirty, d=relative)) == ("a", "b/c")
 
 
 @pytest.mark.parametrize(

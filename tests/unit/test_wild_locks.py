@@ -10,7 +10,7 @@ import re
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
-from ansible_collections.flotilla.nixos.plugins.module_utils.graft import graft
+from ansible_collections.flotilla.nixos.plugins.module_utils.graft import graft, unlocked
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import (
     Lock,
     difference,
@@ -123,3 +123,11 @@ def test_a_promotion_of_everything_gives_the_same_lock(name: str) -> None:
     found = lock(name)
     own = [(input_name,) for input_name in root_inputs(found) if followed(found, (input_name,)) is None]
     assert not difference(found, graft(found, found, {path: path for path in own}, ("stable", "canary")).lock).touched
+
+
+def test_locks_that_nix_refuses_to_start_from() -> None:
+    """Nix 2.26 says of these, and of no other, that they have an unlocked input."""
+    assert {name.partition("__")[0] for name in GOOD if unlocked(lock(name))} == {
+        *("BurNiinTRee", "NiXium-org", "PaulGrandperrin", "colemickens", "isabelroses", "kleinbem", "oddlama", "xopclabs"),
+    }
+    assert sum(bool(unlocked(lock(name))) for name in GOOD) == 9
