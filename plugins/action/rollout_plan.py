@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..module_utils.durations import seconds
 from ..module_utils.planning import Findings, Pace, make_plan
 from ..module_utils.report import plan_lines
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.role_options import role_options
 from ..plugin_utils.values import plain
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -21,6 +23,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "max_fail_percentage": {"type": "float", "default": 0.0},
     "soak": {"type": "str", "default": "0"},
     "reboot": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "never"},
+    "goal": {"type": "str", "choices": ["switch", "boot", "test", "dry-activate"], "default": "switch"},
+    "landing": {"type": "bool", "default": False},
 }
 
 
@@ -32,14 +36,16 @@ class ActionModule(FlotillaAction):
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Say who is updated to what and when, from what the earlier stages found."""
         hostvars = task_vars["hostvars"]
+        given = _Given(options, hostvars[self.host(task_vars)], role_options("rollout", "prepare"))
         names = [host["name"] for group in options["groups"] for host in group["hosts"]]
         findings = Findings(
             groups=options["groups"],
             locked=options["locked"].get("groups") or {},
             built=options["built"].get("groups") or {},
-            info={name: _info(options, name, hostvars[name]) for name in names},
+            info={name: _info(given, name, hostvars[name]) for name in names},
+            landing=options["landing"],
         )
-        pace = {group["name"]: _pace(group["name"], options, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
+        pace = {group["name"]: _pace(group["name"], given, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
         lines = plan_lines(plan)
         for line in lines:
@@ -54,23 +60,38 @@ class ActionModule(FlotillaAction):
         }
 
 
-def _info(options: Mapping[str, Any], name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The task's options, the variables of the host that it runs on, and the role's own options."""
+
+    options: Mapping[str, Any]
+    here: Mapping[str, Any]
+    role: Mapping[str, Mapping[str, Any]]
+
+    def value(self, option: str, variables: Mapping[str, Any]) -> Any:
+        """An option's value for a host: its own variable before the task's option, if that is not the other host's alone."""
+        name = f"flotilla_{option}"
+        own = plain(variables.get(name))
+        if own is not None:
+            return own
+        return self.options[option] if self.here.get(name) is None else self.role[name]["default"]
+
+
+def _info(given: _Given, name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """What the host runs, and whether a reboot that waits there is part of the rollout."""
-    if away := options["absent"].get(name):
+    if away := given.options["absent"].get(name):
         return {"reachable": False, "msg": away}
     info: dict[str, Any] = plain(variables.get("flotilla_info") or {})
     waits = bool(info.get("reboot_needed")) and info.get("running") == info.get("profile")
-    wanted = variables.get("flotilla_reboot", options["reboot"]) == "if_needed"
+    wanted = given.options["goal"] == "switch" and given.value("reboot", variables) == "if_needed"
     return {**info, "reboot_wanted": waits and wanted} if info else info
 
 
-def _pace(group: str, options: Mapping[str, Any], variables: Mapping[str, Any]) -> Pace:
-    """How fast the group goes: its own variables, which its first host has, before those of the host that the task runs on."""
-    serial = plain(variables.get("flotilla_serial"))
-    percentage = plain(variables.get("flotilla_max_fail_percentage"))
-    soak = plain(variables.get("flotilla_soak"))
+def _pace(group: str, given: _Given, variables: Mapping[str, Any]) -> Pace:
+    """How fast the group goes: its own variables, which its first host has."""
+    serial = given.value("serial", variables)
     return Pace(
-        serial=options["serial"] if serial is None else serial if isinstance(serial, list) else [serial],
-        max_fail_percentage=float(options["max_fail_percentage"] if percentage is None else percentage),
-        soak=seconds(group, "flotilla_soak", options["soak"] if soak is None else soak),
+        serial=serial if isinstance(serial, list) else [serial],
+        max_fail_percentage=float(given.value("max_fail_percentage", variables)),
+        soak=seconds(group, "flotilla_soak", given.value("soak", variables)),
     )

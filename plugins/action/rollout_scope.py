@@ -16,7 +16,7 @@ from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.fleet import update_groups, with_others
-from ..plugin_utils.role_options import check_role_options, known_variables, unknown_variables
+from ..plugin_utils.role_options import check_role_options, known_variables, require_one_value, unknown_variables
 from ..plugin_utils.values import plain
 
 _display = Display()
@@ -40,10 +40,12 @@ class ActionModule(FlotillaAction):
             _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
             _refuse_slice(task_vars)
             _refuse_unknown(load_extra_vars(self._loader), hosts, task_vars["hostvars"])
-            check_role_options("rollout", options["entry_point"], hosts, task_vars["hostvars"])
+            values = check_role_options("rollout", options["entry_point"], hosts, task_vars["hostvars"])
         # What a host goes back to is on the host: its update group does not matter.
         grouped = stages and options["entry_point"] != "rollback"
         groups = update_groups(hosts, task_vars["hostvars"]) if grouped else []
+        if grouped:
+            require_one_value(values, {host["name"]: group["name"] for group in groups for host in group["hosts"]})
         built = groups
         if groups and options["whole_groups"]:
             others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)]

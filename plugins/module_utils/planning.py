@@ -20,6 +20,7 @@ class Findings:
     locked: Mapping[str, Mapping[str, Any]]
     built: Mapping[str, Mapping[str, Any]]
     info: Mapping[str, Mapping[str, Any]]
+    landing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def _group(group: Mapping[str, Any], findings: Findings, pace: Pace) -> PlannedG
     error = ""
     if locked.get("failed"):
         error = str(locked.get("msg") or "its lock could not be made")
+    elif findings.landing and locked.get("candidate") and not locked.get("branch"):
+        error = "HEAD is detached, so there is no branch for the update to land on. Set flotilla_branch, or flotilla_land=false."
     elif built.get("failed") and not any(host.get("error") for host in hosts.values()):
         error = str(built.get("msg") or "it could not be built")
     else:

@@ -61,6 +61,15 @@ options:
     type: str
     choices: [if_needed, never, always]
     default: never
+  goal:
+    description: What is done with the systems. A reboot that waits is of interest to V(switch) alone.
+    type: str
+    choices: [switch, boot, test, dry-activate]
+    default: switch
+  landing:
+    description: Whether candidates are to land, so that a group without a branch to land on must not begin.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: It changes nothing in any case.

@@ -32,16 +32,48 @@ def role_options(role: str, entry_point: str) -> dict[str, dict[str, Any]]:
     return options
 
 
-def check_role_options(role: str, entry_point: str, hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
-    """BadInput, naming host and variable, if a host has a value that the role cannot use."""
+def check_role_options(
+    role: str, entry_point: str, hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Each host's values with their defaults; BadInput, naming host and variable, for a value that the role cannot use."""
+    values = {}
     options = role_options(role, entry_point)
     validator = ArgumentSpecValidator(options)
     for host in hosts:
         variables = hostvars[host]
         given = {name: plain(variables[name]) for name in options if variables.get(name) is not None}
-        messages = validator.validate(given).error_messages
-        if messages:
-            raise BadInput(host, "; ".join(messages), "Correct the variable.")
+        result = validator.validate(given)
+        if result.error_messages:
+            raise BadInput(host, "; ".join(result.error_messages), "Correct the variable.")
+        values[host] = result.validated_parameters
+    return values
+
+
+#: Variables of tasks that run once for all hosts: they have one value in a run.
+ONE_FOR_ALL = tuple(
+    f"flotilla_{name}"
+    for name in (
+        *("all", "update", "update_inputs", "pin", "land", "push", "record", "allow_dirty", "builder", "build_timeout"),
+        *("goal", "rollback_confirmed", "status_file"),
+    )
+)
+#: Variables that pace a group.
+ONE_FOR_A_GROUP = ("flotilla_serial", "flotilla_max_fail_percentage", "flotilla_soak")
+
+
+def require_one_value(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, str]) -> None:
+    """BadInput if hosts differ in what can have but one value. groups: each host's update group."""
+    first: dict[tuple[str, str], str] = {}
+    for host, options in values.items():
+        for name in (*ONE_FOR_ALL, *ONE_FOR_A_GROUP):
+            other = first.setdefault((name, groups[host] if name in ONE_FOR_A_GROUP else ""), host)
+            if values[other].get(name) == options.get(name):
+                continue
+            if groups[host] == groups[other]:
+                hint = "Set it for the group, or for the run with -e."
+                raise BadInput(groups[host], f"{other} and {host} differ in {name}", hint)
+            what = f"{groups[other]} and {groups[host]} differ in {name}, which has one value in a run"
+            raise BadInput("rollout", what, "Run them one at a time with -l, or set it for all with -e.")
 
 
 def known_variables() -> dict[str, bool]:

@@ -165,6 +165,83 @@ def test_without_a_limit_nothing_is_started(fleet: Fleet) -> None:
     assert run.calls == []
 
 
+def test_what_is_false_on_the_command_line_is_false(fleet: Fleet) -> None:
+    """`-e NAME=false` gives text, which is true to a template."""
+    off = [word for name in ("land", "allow_dirty", "rollback_confirmed") for word in ("-e", f"flotilla_{name}=false")]
+    run = fleet.run(*UPDATE, *off, scenario={"system_activate": {"pi-2": rolled_back("pi-2")}})
+    assert run.status == 2
+    assert run.states() == [("updated", ["servers", "sbcs"])]
+    assert run.called("system_rollback") == []
+    still = fleet.run(*ALL, *(word for name in ("update", "land") for word in ("-e", f"flotilla_{name}=false")))
+    assert still.states() == []
+
+
+def test_groups_that_differ_in_what_a_run_has_once_are_refused(fleet: Fleet) -> None:
+    """A task that runs once has the variables of the first host."""
+    inventory = fleet.path / "inventory"
+    inventory.write_text(INVENTORY + "[sbcs:vars]\nflotilla_goal=boot\nflotilla_reboot=never\nflotilla_serial=2\n")
+    run = fleet.run(*ALL)
+    assert run.status == 2
+    assert "servers and sbcs differ in flotilla_goal" in run.output
+    assert run.calls == []
+    assert fleet.run("-l", "sbcs").status == 0
+    assert fleet.run(*ALL, "-e", "flotilla_goal=test").status == 0
+
+
+def test_the_first_groups_pace_is_not_the_others(fleet: Fleet) -> None:
+    inventory = fleet.path / "inventory"
+    inventory.write_text(INVENTORY + "[servers:vars]\nflotilla_serial=2\nflotilla_max_fail_percentage=100\n")
+    run = fleet.run(*ALL, scenario={"system_activate": {"pi-1": rolled_back("pi-1")}})
+    assert run.batches() == [["web1", "web2", "pi-1"], ["pi-2"], ["pi-3", "pi-4"]]
+    assert run.outcome("pi-2") == "held"
+
+
+def test_a_reboot_that_waits_does_not_concern_a_goal_that_does_not_reboot(fleet: Fleet) -> None:
+    (fleet.path / "inventory").write_text(INVENTORY + "[all:vars]\nflotilla_reboot=if_needed\n")
+    right = dict.fromkeys(("running", "booted", "profile", "boot_default"), f"/nix/store/{'n' * 32}-nixos-system-web1")
+    scenario = {"system_info": {"web1": {**right, "reboot_needed": True}}}
+    assert fleet.run("-l", "web1", "-e", "flotilla_goal=test", scenario=scenario).outcome("web1") == "unchanged"
+    assert fleet.run("-l", "web1", scenario=scenario).called("system_activate") == ["web1"]
+
+
+def test_a_group_without_a_branch_to_land_on_does_not_begin(fleet: Fleet) -> None:
+    scenario = {"flake_lock": {"*": {"override": {"sbcs": {"branch": None}}}}}
+    run = fleet.run(*UPDATE, scenario=scenario)
+    assert run.status == 2
+    assert sorted(run.called("system_activate")) == ["web1", "web2"]
+    assert "HEAD is detached, so there is no branch for the update to land on. Set flotilla_branch" in run.output
+    without = fleet.run(*UPDATE, "-e", "flotilla_land=false", scenario=scenario)
+    assert without.status == 0, without.output
+
+
+@pytest.mark.parametrize(("land", "allowed"), [("true", False), ("false", True)])
+def test_a_lock_with_uncommitted_changes_is_refused_before_hosts_move(fleet: Fleet, land: str, *, allowed: bool) -> None:
+    run = fleet.run("-l", "web1", "-e", f"flotilla_update=true flotilla_allow_dirty=true flotilla_land={land}")
+    assert run.arguments("flake_lock")[0]["allow_dirty"] is allowed
+    assert run.arguments("flake_build")[0]["allow_dirty"] in (True, "true")
+
+
+def test_one_file_of_health_checks_may_be_text(fleet: Fleet) -> None:
+    (fleet.path / "check.yml").write_text("- ansible.builtin.debug: {msg: looked at}\n")
+    run = fleet.run("-l", "web1", "-e", f"flotilla_health_tasks={fleet.path}/check.yml")
+    assert run.status == 0, run.output
+    assert run.output.count("looked at") == 1
+    assert fleet.run("-l", "web1", "-e", "flotilla_health_tasks=").status == 0
+
+
+def test_a_host_is_brought_back_with_its_own_variables(fleet: Fleet) -> None:
+    own = 'pi-1 flotilla_ignored_units=mail.service flotilla_activation_timeout=50 flotilla_confirm_timeout=40'
+    (fleet.path / "inventory").write_text(INVENTORY.replace("pi-1", own, 1))
+    scenario = {"system_activate": {"pi-2": rolled_back("pi-2")}}
+    run = fleet.run(*ALL, "-e", "flotilla_rollback_confirmed=true", scenario=scenario)
+    (arguments,) = run.arguments("system_rollback")
+    assert (arguments["ignored_units"], int(arguments["activation_timeout"]), int(arguments["confirm_timeout"])) == (
+        "mail.service",
+        50,
+        40,
+    )
+
+
 def test_every_group_has_its_own_canary_and_lands_its_candidate(fleet: Fleet) -> None:
     run = fleet.run(*UPDATE)
     assert run.status == 0, run.output

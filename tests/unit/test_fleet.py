@@ -16,8 +16,11 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import FIELDS, repository_above, update_groups, with_others
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import groups_from_options
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.role_options import (
+    ONE_FOR_A_GROUP,
+    ONE_FOR_ALL,
     check_role_options,
     known_variables,
+    require_one_value,
     role_options,
     unknown_variables,
 )
@@ -170,6 +173,32 @@ def test_a_value_that_the_role_cannot_use_is_named() -> None:
     check_role_options("rollout", "prepare", ["h"], {"h": {"flotilla_reboot": "never"}})
     with pytest.raises(BadInput, match="i: value of flotilla_reboot must be one of"):
         check_role_options("rollout", "prepare", ["h", "i"], {"h": {}, "i": {"flotilla_reboot": "sometimes"}})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "groups", "message"),
+    [
+        ({}, {"flotilla_goal": "boot"}, "gh", "rollout: g and h differ in flotilla_goal"),
+        ({"flotilla_land": True}, {"flotilla_land": "false"}, "gh", "g and h differ in flotilla_land"),
+        ({}, {"flotilla_land": "yes"}, "gh", None),
+        ({}, {"flotilla_goal": "boot"}, "gg", "g: a and b differ in flotilla_goal"),
+        ({}, {"flotilla_serial": [2]}, "gh", None),
+        ({}, {"flotilla_serial": [2]}, "gg", "g: a and b differ in flotilla_serial"),
+        ({}, {"flotilla_reboot": "never", "flotilla_ignored_units": "x"}, "gg", None),
+    ],
+)
+def test_what_has_one_value_in_a_run(a: dict[str, Any], b: dict[str, Any], groups: str, message: str | None) -> None:
+    values = check_role_options("rollout", "prepare", ["a", "b"], {"a": a, "b": b})
+    if message is None:
+        return require_one_value(values, dict(zip("ab", groups, strict=True)))
+    with pytest.raises(BadInput, match=message):
+        require_one_value(values, dict(zip("ab", groups, strict=True)))
+    return None
+
+
+def test_what_runs_once_for_all_is_one_of_the_roles_variables() -> None:
+    names = {name for entry in ENTRY_POINTS for name in role_options("rollout", entry)}
+    assert {*ONE_FOR_ALL, *ONE_FOR_A_GROUP} <= names
 
 
 def test_a_run_that_nobody_limited_is_refused() -> None:
