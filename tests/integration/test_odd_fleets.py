@@ -244,7 +244,7 @@ def test_a_host_that_is_off_and_one_whose_link_is_cut(site: Site) -> None:
     assert not played.ok
     assert outcomes(played) == {"pi-1": "updated", "pi-2": "rolled_back", "pi-3": "deferred"}
     assert re.search(r"pi-2 rolled back: .*without a confirmation", played.text), played.text
-    assert "pi-3 deferred: the connection failed: " in played.text
+    assert re.search(r"pi-3 deferred: (there is no way to it|it did not answer in time)", played.text), played.text
     assert running(site.fleet.host("pi-2")) == "25.05.1"
 
 
