@@ -123,7 +123,8 @@ def outcome_of(host: str, results: StageResults, *, check: bool = False) -> Host
         return HostOutcome(host, Outcome.COPIED)
     if results.activated.get("outcome") == "would_activate":
         return HostOutcome(host, Outcome.PLANNED)
-    if not _ran(results.confirmed):
+    settled = results.activated.get("outcome") in ("confirmed", "unchanged", "staged_for_boot")
+    if not settled and not _ran(results.confirmed):
         # The connection went away in a task that is not ours, so that not even `rescue` ran.
         return None
     return HostOutcome(host, _success(results))

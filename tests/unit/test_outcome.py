@@ -29,6 +29,7 @@ def results(**stages: Any) -> StageResults:
     [
         ({}, None, ""),
         ({"copied": COPIED, "activated": ACTIVE, "confirmed": CONFIRMED}, Outcome.UPDATED, ""),
+        ({"copied": COPIED, "activated": CONFIRMED, "confirmed": SKIPPED}, Outcome.UPDATED, ""),
         ({"copied": COPIED, "activated": ACTIVE, "confirmed": CONFIRMED, "rebooted": SKIPPED}, Outcome.UPDATED, ""),
         ({"copied": COPIED, "activated": ACTIVE, "confirmed": CONFIRMED, "rebooted": {"changed": True}}, Outcome.REBOOTED, ""),
         ({"copied": COPIED, "activated": STAGED, "confirmed": CONFIRMED}, Outcome.STAGED, ""),
