@@ -49,7 +49,8 @@ class ActionModule(ActionBase):
                 for member, values in answer.get("members", {}).items():
                     if member in group.get("hosts", {}):
                         group["hosts"][member].update(values)
-        if NAME == "system_activate" and arguments.get("confirm") and answer.get("outcome") == "activated" and not answer["failed"]:
+        activated = answer.get("outcome") == "activated" and not answer["failed"]
+        if NAME == "system_activate" and arguments.get("confirm") and activated:
             return answer | _confirmed(host, arguments, scenario)
         return answer
 
