@@ -230,7 +230,7 @@ def test_one_file_of_health_checks_may_be_text(fleet: Fleet) -> None:
 
 
 def test_a_host_is_brought_back_with_its_own_variables(fleet: Fleet) -> None:
-    own = 'pi-1 flotilla_ignored_units=mail.service flotilla_activation_timeout=50 flotilla_confirm_timeout=40'
+    own = "pi-1 flotilla_ignored_units=mail.service flotilla_activation_timeout=50 flotilla_confirm_timeout=40"
     (fleet.path / "inventory").write_text(INVENTORY.replace("pi-1", own, 1))
     scenario = {"system_activate": {"pi-2": rolled_back("pi-2")}}
     run = fleet.run(*ALL, "-e", "flotilla_rollback_confirmed=true", scenario=scenario)
