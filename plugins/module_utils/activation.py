@@ -274,6 +274,7 @@ def activate(target: Target, request: Request, clock: Clock) -> Report:
 def _begin(target: Target, request: Request, guard: str, clock: Clock, former: str = "-") -> Facts | None:
     """Ask for it. former: the owner whose waiting activation of the same system may be taken up, too."""
     words = (request.owner, request.system, str(request.goal), str(request.activation_timeout), str(request.confirm_timeout))
+    asked = clock.now()
     try:
         return target.verb(
             "activate",
@@ -289,9 +290,9 @@ def _begin(target: Target, request: Request, guard: str, clock: Clock, former: s
     except (ConnectionLost, CommandTimeout) as lost:
         # The answer is lost, not necessarily the request: the target knows whether it began.
         target.reset()
-        begun = clock.now()
-        facts = _reach(target, begun + request.activation_timeout, clock, "poll", guard, str(LONG_POLL))
-        if facts is not None and facts.one("phase") == "gone" and not _restarted(facts, clock.now() - begun):
+        facts = _reach(target, clock.now() + request.activation_timeout, clock, "poll", guard, str(LONG_POLL))
+        # A cut link may be noticed only after the target has gone back and restarted.
+        if facts is not None and facts.one("phase") == "gone" and not _restarted(facts, clock.now() - asked):
             raise lost
         return facts
 
