@@ -63,7 +63,12 @@ def accept(
     if branch is None:
         raise BadInput(group.name, f"HEAD of {repo.path} is detached, so there is no branch to land on", "Set flotilla_branch.")
     git.require_identity(repo)
-    with held(runner, group.name, guard_link(repo, group), run.owner), scratch_dir(runner, group.name) as scratch:
+    with (
+        held(runner, group.name, guard_link(repo, group), run.owner),
+        # git's fast-forward writes the work tree before it moves the branch: two at once leave one's files without its commit.
+        held(runner, group.name, f"{repo.git_dir}/flotilla/landing", run.owner),
+        scratch_dir(runner, group.name) as scratch,
+    ):
         landing = _Lander(repo, group, branch, wanted, scratch, push, check).land()
     if not check and wanted == named:
         git.delete_ref(repo, candidate_ref(group), wanted)
