@@ -31,6 +31,17 @@ def host_cgroup(fleet: str, host: str) -> Path:
     return root() / _PARENT / fleet / host
 
 
+def make(cgroup: Path) -> None:
+    """Make the cgroup, and its parents where they are missing; another fleet that goes down may take these away meanwhile."""
+    for _ in range(100):
+        try:
+            cgroup.mkdir(parents=True, exist_ok=True)
+            return
+        except FileNotFoundError:
+            time.sleep(0.01)
+    raise TestbedError(str(cgroup), "it cannot be made", "Is the hierarchy mounted for writing?")
+
+
 def populated(cgroup: Path) -> bool:
     """True if any process is in it or below it."""
     try:

@@ -109,7 +109,7 @@ class Host:
         if self.is_on():
             return
         self.power_cut()
-        self.cgroup.mkdir(parents=True, exist_ok=True)
+        cgroups.make(self.cgroup)
         command = [HERE / "supervisor.sh", self.folder, self.cgroup, self.link, *self._nspawn()]
         with self.console.open("ab") as console:
             # setsid forks: the supervisor is init's child, not that of whoever happens to turn the host on.
