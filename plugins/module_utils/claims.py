@@ -26,7 +26,7 @@ if [ -n "$former" ]; then
   # Of all who see it left behind, one takes it away; to the others it is another's by then.
   ( flock 9; [ "$(readlink -- "$link")" != "$former" ] || rm -f -- "$link" ) 9<"${link%/*}"
 fi
-ln -s -- "$text" "$link" 2>/dev/null || { readlink -- "$link"; exit 75; }
+ln -s -- "$text" "$link" 2>/dev/null || { readlink -- "$link" || :; exit 75; }
 """
 _GIVE_BACK = '[ "$(readlink -- "$1")" != "$2" ] || rm -f -- "$1"'
 
