@@ -37,7 +37,7 @@ _PLACEHOLDERS = {
     "desk1": "192.0.2.31",
 }
 _NIXPKGS = "github:NixOS/nixpkgs/nixos-unstable"
-_IDENTITY = {"user.name": "Fleet operator", "user.email": "operator@fleet.example", "commit.gpgsign": "false"}
+IDENTITY = {"user.name": "Fleet operator", "user.email": "operator@fleet.example", "commit.gpgsign": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def create(
             "modules/base.nix", "imports = [ ./fleet.nix ];", "imports = [\n    ./fleet.nix\n    ./revision.nix\n  ];"
         )
     example.git("init", "--quiet", "--initial-branch", "main")
-    for key, value in _IDENTITY.items():
+    for key, value in IDENTITY.items():
         example.git("config", key, value)
     for group in GROUPS:
         example.lock(group)

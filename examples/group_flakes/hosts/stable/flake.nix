@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+{
+  description = "The hosts that get what has proven itself";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  # A flake of this repository. It has no pins of its own, and is always the one of the same commit.
+  inputs.profiles.url = "path:../../profiles";
+
+  outputs =
+    { nixpkgs, profiles, ... }:
+    let
+      host =
+        name:
+        nixpkgs.lib.nixosSystem {
+          modules = [
+            ../../modules/base.nix
+            profiles.nixosModules.sensor
+            { networking.hostName = name; }
+          ];
+        };
+    in
+    {
+      nixosConfigurations = {
+        stable1 = host "stable1";
+        stable2 = host "stable2";
+      };
+    };
+}
