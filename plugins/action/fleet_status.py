@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..module_utils.errors import BadInput
 from ..module_utils.fleet_status import host_status, status_lines
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.result_file import write_json
 from ..plugin_utils.values import plain
 
 
@@ -46,23 +43,6 @@ class ActionModule(FlotillaAction):
         for line in lines:
             self.progress(line)
         statuses = {status.host: plain(asdict(status)) for status in found}
-        changed = _write(Path(options["file"]), statuses, check=self.check_mode) if options["file"] else False
+        file = options["file"]
+        changed = write_json("flotilla_status_file", Path(file), statuses, check=self.check_mode) if file else False
         return {"changed": changed, "hosts": statuses, "lines": lines}
-
-
-def _write(file: Path, statuses: Mapping[str, Any], *, check: bool) -> bool:
-    """Write the file as a whole, so that who reads it never sees half of it; whether it changed."""
-    text = json.dumps(statuses, indent=2) + "\n"
-    try:
-        if file.exists() and file.read_text(encoding="utf-8") == text:
-            return False
-        if not check:
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:
-                new.write(text)
-            os.chmod(new.name, 0o644)
-            os.replace(new.name, file)
-    except OSError as error:
-        raise BadInput(
-            f"flotilla_status_file {str(file)!r}", f"it cannot be written: {error.strerror}", "Name another file."
-        ) from None
-    return True

@@ -13,7 +13,9 @@ from ..module_utils.conclusion import Landing, conclude_report
 from ..module_utils.gate import Plan
 from ..module_utils.report import outcome_lines
 from ..module_utils.rollout_record import records
+from ..module_utils.run_result import result_of
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.result_file import write_result
 from ..plugin_utils.values import plain
 
 #: Shows the same after the recap, and how long each host took.
@@ -24,6 +26,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "verdict": {"type": "dict", "required": True},
     "accepted": {"type": "dict", "default": {}},
     "discarded": {"type": "dict", "default": {}},
+    "rollout": {"type": "dict"},
+    "result_file": {"type": "path"},
 }
 
 
@@ -41,7 +45,7 @@ class ActionModule(FlotillaAction):
         if _CALLBACK not in config.get_config_value("CALLBACKS_ENABLED"):
             for line in lines:
                 self.progress(line)
-        return {
+        found = {
             "conclusion": plain(asdict(report)),
             "hosts": {name: {"outcome": str(o.outcome), "reason": o.reason} for name, o in report.outcomes.items()},
             "groups": {result.group: report.landed.get(result.group, "") for result in report.results},
@@ -49,3 +53,9 @@ class ActionModule(FlotillaAction):
             "lines": lines,
             "rollouts": records(plan, report, options["accepted"]),
         }
+        if options["result_file"]:
+            status = "failed" if report.bad else "ok"
+            write_result(
+                options["result_file"], status, options["rollout"], **result_of(plan, report), check_mode=self.check_mode
+            )
+        return found

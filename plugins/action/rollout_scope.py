@@ -16,6 +16,7 @@ from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.fleet import update_groups, with_others
+from ..plugin_utils.result_file import write_result
 from ..plugin_utils.role_options import check_role_options, known_variables, require_one_value, unknown_variables
 from ..plugin_utils.values import plain
 
@@ -28,10 +29,24 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "all": {"type": "bool", "default": False},
         "whole_groups": {"type": "bool", "default": False},
+        "result_file": {"type": "path"},
         "entry_point": {"type": "str", "choices": ["prepare", "status", "update", "rollback"], "default": "prepare"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Find the scope, and write down that the run goes on, or why it is refused."""
+        file = options["result_file"]
+        try:
+            found = self._scope(options, task_vars)
+        except BadInput as error:
+            if file:
+                write_result(file, "refused", reason=str(error))
+            raise
+        if file and found["stages"]:
+            write_result(file, "running", found["rollout"])
+        return found
+
+    def _scope(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse a rollout that nobody limited; else the update groups of the hosts and the stages to run."""
         run_tags, skip_tags = plain(task_vars.get("ansible_run_tags", ["all"])), plain(task_vars.get("ansible_skip_tags", []))
         stages = stages_to_run(run_tags, skip_tags)

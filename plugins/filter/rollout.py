@@ -46,7 +46,8 @@ def judge_update(locked: Mapping[str, Any], built: Mapping[str, Any]) -> dict[st
     """What became of an update that is not rolled out: groups whose candidate builds, those whose does not, and all in words."""
     good, red, problems, lines = [], [], [], []
     builds = plain(built.get("groups") or {})
-    for name, lock in plain(locked.get("groups") or {}).items():
+    locks = plain(locked.get("groups") or {})
+    for name, lock in locks.items():
         if lock.get("failed"):
             problems.append(str(lock.get("msg")))
         elif not lock.get("candidate"):
@@ -58,7 +59,11 @@ def judge_update(locked: Mapping[str, Any], built: Mapping[str, Any]) -> dict[st
             good.append(name)
             moves = [f"{name}: {change_line(change)}" for change in lock.get("changes") or []]
             lines += [*moves, f"{name}: every host builds at {lock['candidate']}"]
-    return {"good": good, "red": red, "problems": problems, "lines": lines}
+    groups = {
+        name: {"candidate": lock.get("candidate"), "commit": lock.get("commit"), "branch": lock.get("branch")}
+        for name, lock in locks.items()
+    }
+    return {"good": good, "red": red, "problems": problems, "lines": lines, "groups": groups}
 
 
 def wants_reboot(activated: Mapping[str, Any], policy: str, goal: str) -> bool:

@@ -30,6 +30,12 @@ options:
     description: The result of M(flotilla.nixos.flake_lock) with C(state=discarded).
     type: dict
     default: {}
+  rollout:
+    description: What M(flotilla.nixos.rollout_scope) has found, RV(flotilla.nixos.rollout_scope#module:rollout).
+    type: dict
+  result_file:
+    description: A file on the controller to write the outcome to, see M(flotilla.nixos.rollout_result).
+    type: path
 attributes:
   check_mode:
     description: It changes nothing in any case.

@@ -27,6 +27,9 @@ options:
       - For an update that is to land. It moves the lock of all of them, so that all of them have to build.
     type: bool
     default: false
+  result_file:
+    description: A file on the controller to which C(running) or a refusal is written, see M(flotilla.nixos.rollout_result).
+    type: path
   entry_point:
     description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
     type: str

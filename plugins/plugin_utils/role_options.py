@@ -54,7 +54,7 @@ ONE_FOR_ALL = tuple(
     f"flotilla_{name}"
     for name in (
         *("all", "update", "update_inputs", "pin", "land", "push", "record", "allow_dirty", "builder", "build_timeout"),
-        *("goal", "rollback_confirmed", "status_file"),
+        *("goal", "rollback_confirmed", "status_file", "wait", "take_over", "result_file"),
     )
 )
 #: Variables that pace a group.
