@@ -6,7 +6,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ansible.utils.display import Display
@@ -20,6 +20,7 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_
 from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
 from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import promote, restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
+from ansible_collections.flotilla.nixos.plugins.module_utils.shared_inputs import agreed_lines, moved_for, not_agreed
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import (
@@ -43,6 +44,8 @@ class ActionModule(FlotillaAction):
             "default": "updated",
         },
         "source": {"type": "dict", "options": GROUP_OPTIONS},
+        "others": {"type": "list", "elements": "dict", "default": [], "options": GROUP_OPTIONS},
+        "allow_shared_inputs": {"type": "bool", "default": False},
         "mapping": {"type": "dict"},
         "to": {"type": "str"},
         "inputs": {"type": "list", "elements": "str"},
@@ -67,7 +70,8 @@ class ActionModule(FlotillaAction):
 
     def _make(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
         require_nix(runner)
-        make = self._maker(runner, options)
+        shared: dict[str, dict[str, tuple[str, ...]]] = {}
+        make = _with_consent(self._maker(runner, options), runner, options, shared)
         made, errors = _each(groups, make)
         if errors and not options["continue_on_error"]:
             # All or none: no ref was written yet.
@@ -77,7 +81,7 @@ class ActionModule(FlotillaAction):
             errors |= unpublished
         for warning in dict.fromkeys(warning for candidate in made.values() for warning in candidate.warnings):
             _display.warning(warning)
-        results = {name: _candidate_result(candidate) for name, candidate in made.items()}
+        results = {name: _candidate_result(candidate, shared[name]) for name, candidate in made.items()}
         result = self._result(groups, results, errors, options)
         if self.diff_mode:
             result["diff"] = [_diff(candidate) for candidate in made.values() if candidate.candidate]
@@ -148,6 +152,26 @@ def _require_fitting(options: Mapping[str, Any]) -> None:
             raise BadInput(f"mapping of {name}", f"{value!r} is not the name of an input", "Give source input: target input.")
 
 
+def _with_consent(
+    make: Callable[[UpdateGroup], Candidate],
+    runner: Runner,
+    options: Mapping[str, Any],
+    shared: dict[str, dict[str, tuple[str, ...]]],
+) -> Callable[[UpdateGroup], Candidate]:
+    """The same, but BadInput for a candidate that moves inputs of others unasked. shared: filled with what it moves for whom."""
+    named = {group["name"] for group in options["groups"]}
+    others = [other for other in groups_from_options(options["others"]) if other.name not in named]
+
+    def agreed(group: UpdateGroup) -> Candidate:
+        candidate = make(group)
+        shared[group.name] = moved_for(runner, candidate, others)
+        if shared[group.name] and not options["allow_shared_inputs"]:
+            raise not_agreed(group, shared[group.name])
+        return candidate
+
+    return agreed
+
+
 def _owner() -> str:
     """Who holds locks on the builder in this run: host, process, time and user."""
     return f"{os.uname().nodename} {os.getpid()} {int(time.time())} {getpass.getuser()}"
@@ -179,10 +203,11 @@ def _each(
 
 def _nothing(group: UpdateGroup) -> dict[str, Any]:
     nothing = dict.fromkeys(("commit", "base", "candidate", "branch"))
-    return {"changed": False, "failed": False, **nothing, "lock": group.lock, "changes": [], "message": "", "warnings": []}
+    lists: dict[str, Any] = {"changes": [], "message": "", "warnings": [], "notes": [], "shared": {}}
+    return {"changed": False, "failed": False, **nothing, "lock": group.lock, **lists}
 
 
-def _candidate_result(candidate: Candidate) -> dict[str, Any]:
+def _candidate_result(candidate: Candidate, shared: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {
         "changed": candidate.changed,
         "commit": candidate.commit,
@@ -192,6 +217,8 @@ def _candidate_result(candidate: Candidate) -> dict[str, Any]:
         "changes": [_change(change) for change in candidate.changes],
         "message": candidate.message,
         "warnings": list(candidate.warnings),
+        "notes": list(agreed_lines(shared)),
+        "shared": {name: list(inputs) for name, inputs in shared.items()},
     }
 
 

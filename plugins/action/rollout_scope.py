@@ -15,7 +15,7 @@ from ..module_utils.errors import BadInput
 from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
-from ..plugin_utils.fleet import update_groups, with_others
+from ..plugin_utils.fleet import other_groups, update_groups, with_others
 from ..plugin_utils.result_file import write_result
 from ..plugin_utils.role_options import check_role_options, known_variables, require_one_value, unknown_variables
 from ..plugin_utils.values import plain
@@ -61,15 +61,14 @@ class ActionModule(FlotillaAction):
         groups = update_groups(hosts, task_vars["hostvars"]) if grouped else []
         if grouped:
             require_one_value(values, {host["name"]: group["name"] for group in groups for host in group["hosts"]})
-        built = groups
-        if groups and options["whole_groups"]:
-            others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)]
-            built = with_others(groups, others, task_vars["hostvars"])
+        others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)] if groups else []
+        built = with_others(groups, others, task_vars["hostvars"]) if options["whole_groups"] else groups
         started = int(time.time())
         return {
             "stages": [str(stage) for stage in stages],
             "groups": groups,
             "build_groups": built,
+            "other_groups": other_groups(groups, others, task_vars["hostvars"]),
             "rollout": {"id": f"{iso(started)}-{uuid.uuid4().hex[:8]}", "started": started},
         }
 

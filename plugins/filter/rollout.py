@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils.errors import FlotillaError
 from ..module_utils.report import change_line
 from ..plugin_utils.fleet import update_groups
+from ..plugin_utils.group_options import flake_of
 from ..plugin_utils.values import plain
 
 
@@ -34,6 +35,20 @@ def at_commits(groups: Iterable[Mapping[str, Any]], locked: Mapping[str, Any] | 
     return found
 
 
+def with_sharing(
+    groups: Iterable[Mapping[str, Any]], locked: Mapping[str, Any] | None, others: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The groups with the hosts of the others for which their candidates move inputs, too: they have to build with these."""
+    results = plain((locked or {}).get("groups") or {})
+    by_name = {other["name"]: other for other in plain(list(others))}
+    found = []
+    for group in plain(list(groups)):
+        sharing = [by_name[name] for name in results.get(group["name"], {}).get("shared") or {} if name in by_name]
+        theirs = [host for other in sharing if flake_of(other) == flake_of(group) for host in other["hosts"]]
+        found.append({**group, "hosts": [*group["hosts"], *theirs]})
+    return found
+
+
 def built_system(built: Mapping[str, Any] | None, host: str) -> str:
     """The host's system (store path) in a result of flake_build; "" if it has none."""
     for group in ((built or {}).get("groups") or {}).values():
@@ -51,14 +66,15 @@ def judge_update(locked: Mapping[str, Any], built: Mapping[str, Any]) -> dict[st
         if lock.get("failed"):
             problems.append(str(lock.get("msg")))
         elif not lock.get("candidate"):
-            lines.append(f"{name}: nothing to update")
+            lines += [f"{name}: nothing to update", *(f"{name}: {note}" for note in lock.get("notes") or [])]
         elif builds.get(name, {}).get("failed", True):
             red.append(name)
             problems.append(f"{name}: the candidate does not build, and was dropped. {builds.get(name, {}).get('msg', '')}")
         else:
             good.append(name)
             moves = [f"{name}: {change_line(change)}" for change in lock.get("changes") or []]
-            lines += [*moves, f"{name}: every host builds at {lock['candidate']}"]
+            lines += [*moves, *(f"{name}: {note}" for note in lock.get("notes") or [])]
+            lines += [f"{name}: every host builds at {lock['candidate']}"]
     groups = {
         name: {"candidate": lock.get("candidate"), "commit": lock.get("commit"), "branch": lock.get("branch")}
         for name, lock in locks.items()
@@ -85,6 +101,7 @@ class FilterModule:
             "update_groups": _update_groups,
             "at_commits": at_commits,
             "built_system": built_system,
+            "with_sharing": with_sharing,
             "judge_update": judge_update,
             "wants_reboot": wants_reboot,
         }

@@ -31,6 +31,7 @@ class PlannedGroup:
     """An update group in the plan: the commit to deploy; base and candidate if its lock moves; error if it cannot go on.
 
     dirty: the work tree is deployed, with changes that no commit has. soak: seconds until the commit is known-good.
+    notes: what else there is to know of the update, as clauses.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PlannedGroup:
     max_fail_percentage: float = 0
     dirty: bool = False
     soak: int = 0
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ def _group(group: Mapping[str, Any], findings: Findings, pace: Pace) -> PlannedG
         max_fail_percentage=pace.max_fail_percentage,
         dirty=bool(built.get("dirty")),
         soak=pace.soak,
+        notes=list(locked.get("notes") or []),
     )
 
 

@@ -46,6 +46,7 @@ def _group_lines(plan: Plan, group: PlannedGroup) -> list[str]:
     kind = f" (candidate on {group.branch})" if group.candidate else ""
     lines = [f"  {group.name}: {_count(members)}{commit}{kind}"]
     lines += [f"    {change_line(change)}" for change in group.changes]
+    lines += [f"    {note}" for note in group.notes]
     for outcome in (Outcome.UNCHANGED, Outcome.DEFERRED, Outcome.FAILED, Outcome.HELD):
         hosts = [plan.hosts[m] for m in members if plan.hosts[m].outcome is outcome]
         if outcome is Outcome.UNCHANGED and hosts:
@@ -83,6 +84,7 @@ def outcome_lines(plan: Plan, end: Conclusion, seconds: Mapping[str, float] | No
     for result in end.results:
         if result.group in end.landed:
             lines.append(f"  {result.group}: {end.landed[result.group]}")
+        lines += [f"  {result.group}: {note}" for note in plan.groups[result.group].notes if result.accept]
     if all(outcome.outcome is Outcome.UNCHANGED for outcome in end.outcomes.values()):
         lines.append("  Nothing to do: every host runs what it should.")
     if not end.results:

@@ -55,7 +55,7 @@ options:
         C(refs/flotilla/known-good/GROUP) names. Without one, the head of its branch.
       - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is.
     type: dict
-    suboptions:
+    suboptions: &group
       name:
         description: The update group's name.
         type: str
@@ -98,6 +98,21 @@ options:
           attribute:
             description: The host's attribute in the flake's C(nixosConfigurations). Without one, its name.
             type: str
+  others:
+    description:
+      - The fleet's other update groups. What is in O(groups), too, is passed over.
+      - A candidate that would move an input which one of these has as well, because it has its pins in the same lock file of the
+        same branch, is an error that names inputs and groups, unless O(allow_shared_inputs=true).
+      - A group has the inputs of its O(others[].inputs), or all, and what these follow. Groups of one task agree with each
+        other.
+    type: list
+    elements: dict
+    default: []
+    suboptions: *group
+  allow_shared_inputs:
+    description: Move inputs of the O(others), too. RV(groups) says which.
+    type: bool
+    default: false
   mapping:
     description:
       - With O(state=promoted), which input of the source stands for which of the group, where their names differ. Keys are
@@ -343,6 +358,15 @@ groups:
           promoted or restored to the letter.
       type: list
       elements: str
+    notes:
+      description: What else to know of the candidate, such as for which groups it moves inputs, too.
+      type: list
+      elements: str
+      sample: ["nixpkgs-unstable also moves for desktops, whose hosts get it at their next rollout"]
+    shared:
+      description: The inputs that the candidate moves for groups of O(others), by group.
+      type: dict
+      sample: {desktops: [nixpkgs-unstable]}
     merged:
       description: Whether the branch had moved, so that the candidate was merged.
       returned: with O(state=accepted) and O(state=discarded)

@@ -71,6 +71,13 @@ build_groups:
   returned: success
   type: list
   elements: dict
+other_groups:
+  description:
+    - The inventory's other update groups, as the option O(flotilla.nixos.flake_lock#module:others) takes them. Hosts without an update group are
+      passed over.
+  returned: success
+  type: list
+  elements: dict
 rollout:
   description: C(id), a word for this rollout that no other has, and C(started), the time in Unix seconds.
   returned: success

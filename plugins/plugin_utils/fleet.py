@@ -45,6 +45,28 @@ def with_others(
     return list(whole.values())
 
 
+def other_groups(
+    groups: Iterable[Mapping[str, Any]], others: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The update groups of the other hosts, but for these groups. Hosts without a group or repository are passed over.
+
+    Where hosts of one disagree, its first one counts: what is wrong with a group that nobody asked for is not reported here.
+    """
+    known = {group["name"] for group in groups}
+    found: dict[str, dict[str, Any]] = {}
+    for host in others:
+        variables = hostvars[host]
+        try:
+            name = group_of(host, variables)
+            if name not in known:
+                group = found.get(name) or {"name": name, **_fields(host, variables), "hosts": []}
+                group["hosts"].append({"name": host, "attribute": _attribute(host, variables)})
+                found[name] = group
+        except BadInput:
+            continue
+    return list(found.values())
+
+
 def group_of(host: str, variables: Mapping[str, Any]) -> str:
     """The host's update group: flotilla_update_group, or the one of its inventory groups that flotilla_update_groups lists."""
     named = _value(variables, "flotilla_update_group")

@@ -41,6 +41,11 @@ def groups_from_options(groups: Sequence[Mapping[str, Any]]) -> list[UpdateGroup
     return found
 
 
+def flake_of(group: Mapping[str, Any]) -> str:
+    """The directory of a group's flake, for a group with the given fields alone (as the filter update_groups gives it)."""
+    return _group({**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", **group}).flake
+
+
 def _group(options: Mapping[str, Any]) -> UpdateGroup:
     return update_group(
         options["name"],

@@ -188,7 +188,7 @@ def test_a_plan_survives_the_way_through_ansible_variables() -> None:
     plan = make_plan("a", "b", x=D)
     assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))).as_dict() == {
         **plan.as_dict(),
-        "groups": {"g": {**plan.as_dict()["groups"]["g"], "changes": []}},
+        "groups": {"g": {**plan.as_dict()["groups"]["g"], "changes": [], "notes": []}},
     }
 
 
