@@ -27,9 +27,13 @@ class FlotillaError(Exception):
     def __init__(self, subject: str, what: str, hint: str = "", *, result: RunResult | None = None) -> None:
         self.subject = subject
         self.what = masked(what)
-        self.hint = hint
+        self.hint = masked(hint)
         self.result = result
         super().__init__(str(self))
+
+    def about(self, subject: str) -> FlotillaError:
+        """The same error for another group or host."""
+        return type(self)(subject, self.what, self.hint, result=self.result)
 
     def __str__(self) -> str:
         head = f"{self.subject}: {self.what}."

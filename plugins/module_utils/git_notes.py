@@ -152,6 +152,14 @@ def join(repo: git.Repository, remote: str, token: str) -> bool:
     raise CommandFailed(repo.subject, f"{NOTES} of {remote} kept moving while it was to be pushed", "Try again.")
 
 
+def absorb(repo: git.Repository, theirs: str, token: str) -> bool:
+    """Merge notes that were fetched into ours, line by line, and push nothing. True if ours changed."""
+    ours = git.commit_of(repo, NOTES)
+    if ours is not None and git.is_ancestor(repo, theirs, ours):
+        return False
+    return _swap(repo, _merger(repo, theirs), token)
+
+
 def _merger(repo: git.Repository, theirs: str) -> Callable[[str], bool]:
     def merge(ref: str) -> bool:
         words = ("notes", f"--ref={ref}", "merge", "--quiet", "--strategy=cat_sort_uniq", theirs)

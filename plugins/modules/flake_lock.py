@@ -64,6 +64,9 @@ options:
         description: The git repository with the group's flake on the builder, a work tree or a bare repository.
         type: path
         required: true
+      remote:
+        description: The URL that the repository is a clone of; see M(flotilla.nixos.flake_clone).
+        type: str
       strategy:
         description: Where the group's lock lives. Gives the defaults of the fields below.
         type: str

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.errors import BadInput
+from ..module_utils.clones import checked_url, clone_path, is_url
+from ..module_utils.errors import BadInput, masked
 from .values import plain
 
 #: The fields of an update group that variables may set; every host of a group must agree on them.
 FIELDS = ("repo", "strategy", "branch", "flake", "lock", "inputs")
+
+#: Where clones of ours are, on the controller and on another builder.
+_CLONES_HERE = "~/.local/state/flotilla/clones"
+_CLONES_THERE = "/var/lib/flotilla/clones"
 
 
 def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -23,7 +29,7 @@ def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]
     for host in map(str, hosts):
         variables = hostvars[host]
         name = group_of(host, variables)
-        fields = _fields(host, variables)
+        fields = _fields(host, variables, hostvars)
         group = groups.setdefault(name, {"name": name, **fields, "hosts": []})
         _agree(name, group, fields, host)
         group["hosts"].append({"name": host, "attribute": _attribute(host, variables)})
@@ -59,7 +65,7 @@ def other_groups(
         try:
             name = group_of(host, variables)
             if name not in known:
-                group = found.get(name) or {"name": name, **_fields(host, variables), "hosts": []}
+                group = found.get(name) or {"name": name, **_fields(host, variables, hostvars), "hosts": []}
                 group["hosts"].append({"name": host, "attribute": _attribute(host, variables)})
                 found[name] = group
         except BadInput:
@@ -100,7 +106,7 @@ def repository_above(path: str) -> str:
     return str(next((p for p in (start, *start.parents) if (p / ".git").exists()), start))
 
 
-def _fields(host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(host: str, variables: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     fields = {field: _value(variables, f"flotilla_{field}") for field in FIELDS}
     if not fields["repo"]:
         inventory = _value(variables, "inventory_dir")
@@ -109,7 +115,25 @@ def _fields(host: str, variables: Mapping[str, Any]) -> dict[str, Any]:
                 host, "the repository is not known", "Set flotilla_repo to the path of the git work tree on the builder."
             )
         fields["repo"] = repository_above(str(inventory))
+    elif is_url(str(fields["repo"])):
+        fields |= _clone(checked_url(str(fields["repo"])), variables, hostvars)
     return {field: value for field, value in fields.items() if value not in (None, "")}
+
+
+def _clone(url: str, variables: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where the clone of a URL is on the builder. A password stays where the user has put it; see whole_url."""
+    builder = str(_value(variables, "flotilla_builder") or "localhost")
+    connection = hostvars[builder].get("ansible_connection", "ssh") if builder in hostvars else "local"
+    here = builder in ("localhost", "127.0.0.1", "::1") or str(connection).endswith("local")
+    folder = str(_value(variables, "flotilla_clones") or (_CLONES_HERE if here else _CLONES_THERE))
+    path = clone_path(url, os.path.expanduser(os.path.expandvars(folder)) if here else folder)
+    return {"repo": path, "remote": masked(url)}
+
+
+def whole_url(group: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+    """The URL of a group's repository with the password that its hosts' variables have in it."""
+    given = (str(_value(hostvars[host["name"]], "flotilla_repo")) for host in group["hosts"] if host["name"] in hostvars)
+    return next((url for url in given if masked(url) == group["remote"]), str(group["remote"]))
 
 
 def _attribute(host: str, variables: Mapping[str, Any]) -> str:

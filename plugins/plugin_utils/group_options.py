@@ -18,6 +18,7 @@ _HOST_OPTIONS: dict[str, dict[str, Any]] = {
 GROUP_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "repo": {"type": "path", "required": True},
+    "remote": {"type": "str"},
     "strategy": {"type": "str", "choices": list(STRATEGIES), "default": "group_flakes"},
     "branch": {"type": "str"},
     "flake": {"type": "str"},
@@ -43,7 +44,12 @@ def groups_from_options(groups: Sequence[Mapping[str, Any]]) -> list[UpdateGroup
 
 def flake_of(group: Mapping[str, Any]) -> str:
     """The directory of a group's flake, for a group with the given fields alone (as the filter update_groups gives it)."""
-    return _group({**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", **group}).flake
+    return _group(completed(group)).flake
+
+
+def completed(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a group for which only some are given, none of the others."""
+    return {**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", "hosts": [], **group}
 
 
 def _group(options: Mapping[str, Any]) -> UpdateGroup:

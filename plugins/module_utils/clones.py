@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: bare clones of ours, for groups whose repository is a URL.
+
+Their branches are ours to land on, so a fetch only ever brings them forward; what the remote has stands in refs/remotes/origin.
+A clone is made aside and moved into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from . import git, git_remote
+from .builder_files import held, write_file
+from .errors import BadInput, FlotillaError, masked
+from .git_notes import NOTES, absorb
+from .git_remote import Listed
+from .runner import Runner, checked
+
+ORIGIN = "origin"
+_TRACKED = "refs/remotes/origin/"
+_HEADS = "refs/heads/"
+_KNOWN_GOOD = "refs/flotilla/known-good/"
+#: What the remote has of ours, beside its branches.
+_THEIR_NOTES = "refs/flotilla/origin/notes"
+_THEIR_KNOWN_GOOD = "refs/flotilla/origin/known-good/"
+_GLOBS = {_HEADS: _TRACKED, "refs/tags/": "refs/tags/", _KNOWN_GOOD: _THEIR_KNOWN_GOOD}
+#: Names a clone as one of ours, and has its URL: beside git's own config, so that it can be written without showing it.
+_MARK = "flotilla.config"
+#: Seconds to wait for another run that is cloning.
+_PATIENCE = 900
+
+_SCHEMES = ("https", "http", "ssh", "git", "file")
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s/\"\\]*/[^\s\"\\]+)")
+#: As scp has it.
+_SHORT = re.compile(r"(?:[\w.+-]+@)?(?P<host>[\w.][\w.-]*):(?!:)(?P<path>[^\s\"\\]+)")
+#: What nix takes for a flake on a forge.
+_FLAKE_URL = re.compile(r"(github|gitlab|sourcehut|flake|path|tarball|git):")
+
+
+def is_url(repo: str) -> bool:
+    """Whether a repository's name is a URL (also short: host:path) and no path."""
+    return "://" in repo or (":" in repo.partition("/")[0])
+
+
+def checked_url(url: str) -> str:
+    """The URL itself if git can clone from it; BadInput otherwise."""
+    match = _URL.fullmatch(url)
+    short = None if match else _SHORT.fullmatch(url)
+    if (match and match["scheme"] in _SCHEMES and not match["rest"].startswith("-")) or (short and not _FLAKE_URL.match(url)):
+        return url
+    raise BadInput(
+        f"repository {masked(url)!r}",
+        "this is not a URL that git clones from",
+        "Give https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or file:///PATH.",
+    )
+
+
+def clone_path(url: str, folder: str) -> str:
+    """Where the clone of a URL is: the same for all who write it with or without `.git`, or with another password."""
+    plain = re.sub(r"(?<=://)[^/@]*@", "", url) if url.startswith("http") else masked(url)
+    plain = plain.rstrip("/").removesuffix(".git")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", re.split(r"[/:]", plain)[-1]).lstrip("-.") or "repository"
+    return f"{folder.rstrip('/')}/{name}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}.git"
+
+
+def is_clone(repo: git.Repository) -> bool:
+    """Whether this is a clone of ours, so that landing in it is nothing without a push."""
+    return git.git(repo, "config", "--type=bool", "--get", "flotilla.clone").stdout.strip() == "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A clone that is up to date. default: its default branch. moved: what was fetched, in words.
+
+    parted: for each guarded branch that cannot be brought forward, the error. warnings: for the user.
+    """
+
+    repo: git.Repository
+    default: str | None
+    created: bool = False
+    moved: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    parted: Mapping[str, FlotillaError] = field(default_factory=dict)
+
+
+def refresh(
+    runner: Runner,
+    url: str,
+    path: str,
+    owner: str,
+    *,
+    subject: str,
+    token: str,
+    guarded: Collection[str | None],
+    offline: bool = False,
+) -> Clone:
+    """Make the clone, or fetch what is new.
+
+    guarded: branches that update groups are on (None: the default one), which follow no rewritten history. offline: do not
+    fetch. token: a word that no other run has. CommandFailed if the remote does not answer: then the clone is as it was.
+    """
+    with held(runner, subject, f"{path}.busy", owner, patience=_PATIENCE):
+        repo = _existing(runner, path, subject)
+        if repo is None and offline:
+            raise BadInput(subject, f"there is no clone of {masked(url)} yet", "Run once without flotilla_offline.")
+        if repo is None:
+            return _Fetch(*_made(runner, url, path, subject), token, guarded).clone(created=True)
+        _set_url(repo, url)
+        if offline:
+            return Clone(repo, git.current_branch(repo), warnings=(f"{subject}: {masked(url)} was not fetched from.",))
+        before = _refs(repo)
+        there = git_remote.listed(repo, ORIGIN, _patterns())
+        if _wanted(there) != _kept(before):
+            git_remote.fetch(repo, ORIGIN, _refspecs(there), prune=True)
+        return _Fetch(repo, there, before, token, guarded).clone()
+
+
+def _patterns() -> list[str]:
+    return [*(f"{prefix}*" for prefix in _GLOBS), NOTES]
+
+
+def _refspecs(there: Listed) -> list[str]:
+    notes = [f"+{NOTES}:{_THEIR_NOTES}"] if NOTES in there.refs else []
+    return [*(f"+{theirs}*:{ours}*" for theirs, ours in _GLOBS.items()), *notes]
+
+
+def _wanted(there: Listed) -> dict[str, str]:
+    """What a fetch would make of the remote's refs."""
+    wanted = {ours + name: commit for theirs, ours in _GLOBS.items() for name, commit in there.below(theirs).items()}
+    return wanted | ({_THEIR_NOTES: there.refs[NOTES]} if NOTES in there.refs else {})
+
+
+def _kept(refs: Mapping[str, str]) -> dict[str, str]:
+    mine = (*_GLOBS.values(), _THEIR_NOTES)
+    return {ref: commit for ref, commit in refs.items() if ref.startswith(mine)}
+
+
+def _refs(repo: git.Repository) -> dict[str, str]:
+    """All refs of a repository. An annotated tag's is the tag, as a remote lists it."""
+    result = checked(git.git(repo, "for-each-ref", "--format=%(objectname) %(refname)"), repo.subject, "listing refs failed")
+    pairs = (line.split(" ", 1) for line in result.stdout.splitlines())
+    return {ref: name for name, ref in pairs}
+
+
+# -- the clone itself ---------------------------------------------------------------------------------------------------
+
+
+def _existing(runner: Runner, path: str, subject: str) -> git.Repository | None:
+    """The clone that is there, if it is whole; a damaged one is put aside."""
+    there = runner.run(["sh", "-c", 'test -e "$1" || exit 3; test -e "$1/$2"', "sh", path, _MARK]).status
+    if there == 3:
+        return None
+    if there != 0:
+        raise BadInput(subject, f"{path} is in the way: it is no clone of ours", "Move it away, or set flotilla_clones.")
+    return git.open_repository(runner, path, subject)
+
+
+def _made(runner: Runner, url: str, path: str, subject: str) -> tuple[git.Repository, Listed, dict[str, str]]:
+    """A new clone, whole before it has its name; what a killed run left of one is removed."""
+    runner.run(["sh", "-c", 'rm -rf -- "$1".new.*', "sh", path])
+    made = runner.run(["mktemp", "-d", f"{path}.new.XXXXXXXX"])
+    aside = checked(made, subject, f"there is no place for a clone at {path}").stdout.strip()
+    try:
+        init = runner.run(["git", "init", "--quiet", "--bare", aside])
+        checked(init, subject, f"making a clone at {path} failed")
+        repo = git.open_repository(runner, aside, subject)
+        _set_url(repo, url)
+        there = git_remote.listed(repo, ORIGIN, _patterns())
+        git_remote.fetch(repo, ORIGIN, _refspecs(there), timeout=git_remote.FIRST)
+        checked(runner.run(["mv", "-T", "--", aside, path]), subject, f"making a clone at {path} failed")
+    finally:
+        runner.run(["rm", "-rf", "--", aside])
+    return git.open_repository(runner, path, subject), there, {}
+
+
+def _set_url(repo: git.Repository, url: str) -> None:
+    """Write the clone's settings. Not by git's command line, where everybody on the machine could read a password."""
+    quoted = url.replace("\\", "\\\\").replace('"', '\\"')
+    text = (
+        "[flotilla]\n\tclone = true\n[core]\n\tlogAllRefUpdates = always\n"
+        f'[remote "{ORIGIN}"]\n\turl = "{quoted}"\n\tfetch = +{_HEADS}*:{_TRACKED}*\n'
+    )
+    write_file(repo.runner, repo.subject, f"{repo.git_dir}/{_MARK}", text)
+    if git.git(repo, "config", "--local", "--no-includes", "--get", "include.path").stdout.strip() != _MARK:
+        checked(git.git(repo, "config", "--local", "include.path", _MARK), repo.subject, "writing the clone's settings failed")
+
+
+# -- its refs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """What was fetched on its way into our own refs. before: all refs, before the fetch."""
+
+    repo: git.Repository
+    there: Listed
+    before: Mapping[str, str]
+    token: str
+    guarded: Collection[str | None]
+
+    def clone(self, *, created: bool = False) -> Clone:
+        """Bring our branches, notes and known-good forward."""
+        default = self.there.default
+        if default is None:
+            url = masked(git_remote.url_of(self.repo, ORIGIN))
+            raise BadInput(self.repo.subject, f"{url} has no commit on its default branch yet", "Push the fleet's files first.")
+        if git.current_branch(self.repo) != default:
+            words = ("symbolic-ref", "HEAD", f"{_HEADS}{default}")
+            checked(git.git(self.repo, *words), self.repo.subject, "setting the default branch failed")
+        moved: list[str] = []
+        warnings: list[str] = []
+        parted: dict[str, FlotillaError] = {}
+        guarded = {branch or default for branch in self.guarded}
+        heads = self.there.below(_HEADS)
+        ours = {ref.removeprefix(_HEADS): commit for ref, commit in self.before.items() if ref.startswith(_HEADS)}
+        # Those that are gone first: they may be in the way of new ones (`a` and `a/b`).
+        for name in sorted(ours.keys() - heads.keys()):
+            self._gone(name, ours[name], name in guarded, moved, parted)
+        for name, theirs in heads.items():
+            if (mine := ours.get(name)) != theirs:
+                self._forward(name, mine, theirs, name in guarded, moved, warnings, parted)
+        moved += self._ledger()
+        return Clone(self.repo, default, created, tuple(moved), tuple(warnings), parted)
+
+    def _gone(self, name: str, mine: str, guarded: bool, moved: list[str], parted: dict[str, FlotillaError]) -> None:
+        if guarded:
+            parted[name] = BadInput(
+                self.repo.subject,
+                f"branch {name} is gone from {self._url()}; the clone still has it at {mine[:12]}",
+                f"Name another in flotilla_branch, or push it again: git -C {self.repo.path} push origin {name}",
+            )
+        elif self.before.get(f"{_TRACKED}{name}") == mine:
+            self._keep(name, mine)
+            git.delete_ref(self.repo, f"{_HEADS}{name}", mine)
+            moved.append(f"{name} is gone")
+
+    def _forward(
+        self,
+        name: str,
+        mine: str | None,
+        theirs: str,
+        guarded: bool,
+        moved: list[str],
+        warnings: list[str],
+        parted: dict[str, FlotillaError],
+    ) -> None:
+        """Bring one branch to the remote's commit, if that loses nothing."""
+        if mine is None or git.is_ancestor(self.repo, mine, theirs):
+            self._move(name, mine, theirs, moved)
+        elif git.is_ancestor(self.repo, theirs, mine):
+            warnings.append(
+                f"{self.repo.subject}: branch {name} of the clone has commits that {self._url()} has not; they were kept. "
+                f"Push them: git -C {self.repo.path} push origin {name}"
+            )
+        elif not guarded and self.before.get(f"{_TRACKED}{name}") == mine:
+            self._keep(name, mine)
+            self._move(name, mine, theirs, moved)
+        else:
+            parted[name] = BadInput(
+                self.repo.subject,
+                f"branch {name} of {self._url()} has no longer the commit {mine[:12]}, which the clone has: "
+                f"it was force-pushed, or that commit never arrived there",
+                f"Take theirs: git -C {self.repo.path} update-ref refs/heads/{name} {_TRACKED}{name}",
+            )
+
+    def _move(self, name: str, mine: str | None, theirs: str, moved: list[str]) -> None:
+        if git.update_ref(self.repo, f"{_HEADS}{name}", theirs, mine, "flotilla: fetch"):
+            moved.append(f"{name} {f'{mine[:12]} → ' if mine else ''}{theirs[:12]}")
+
+    def _keep(self, name: str, commit: str) -> None:
+        """Have a ref name what a branch that others took back had."""
+        ref = f"refs/flotilla/gone/{name.replace('/', '+')}"
+        git.update_ref(self.repo, ref, commit, git.commit_of(self.repo, ref), "flotilla: taken back upstream", log=True)
+
+    def _ledger(self) -> list[str]:
+        """Take over the remote's notes, and those known-good commits that we have none for."""
+        moved = []
+        theirs = self.there.refs.get(NOTES)
+        if theirs and absorb(self.repo, theirs, self.token):
+            moved.append("the ledger")
+        for group, commit in self.there.below(_KNOWN_GOOD).items():
+            ref = f"{_KNOWN_GOOD}{group}"
+            if ref not in self.before and git.update_ref(self.repo, ref, commit, None, "flotilla: fetch"):
+                moved.append(f"known-good of {group}")
+        return moved
+
+    def _url(self) -> str:
+        return masked(git_remote.url_of(self.repo, ORIGIN))
