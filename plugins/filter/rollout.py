@@ -35,6 +35,13 @@ def at_commits(groups: Iterable[Mapping[str, Any]], locked: Mapping[str, Any] | 
     return found
 
 
+def with_failed(locked: Mapping[str, Any] | None, cloned: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A result of flake_lock with those groups, too, that failed in flake_clone and so never came to it."""
+    found = plain(dict(locked or {}))
+    failed = {name: result for name, result in plain((cloned or {}).get("groups") or {}).items() if result.get("failed")}
+    return {**found, "groups": {**(found.get("groups") or {}), **failed}}
+
+
 def with_sharing(
     groups: Iterable[Mapping[str, Any]], locked: Mapping[str, Any] | None, others: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -101,6 +108,7 @@ class FilterModule:
             "update_groups": _update_groups,
             "at_commits": at_commits,
             "built_system": built_system,
+            "with_failed": with_failed,
             "with_sharing": with_sharing,
             "judge_update": judge_update,
             "wants_reboot": wants_reboot,

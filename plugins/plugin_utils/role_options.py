@@ -53,7 +53,7 @@ def check_role_options(
 ONE_FOR_ALL = tuple(
     f"flotilla_{name}"
     for name in (
-        *("all", "update", "update_inputs", "pin", "land", "push", "record", "allow_dirty", "builder", "build_timeout"),
+        *("all", "offline", "update", "update_inputs", "pin", "land", "push", "record", "allow_dirty", "builder", "build_timeout"),
         "allow_shared_inputs",
         *("goal", "rollback_confirmed", "status_file", "wait", "take_over", "result_file"),
     )
