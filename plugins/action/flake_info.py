@@ -9,25 +9,30 @@ from typing import Any, ClassVar
 
 from ansible_collections.flotilla.nixos.plugins.module_utils import nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.group_info import GroupInfo, InputInfo, inspect, shared_inputs
+from ansible_collections.flotilla.nixos.plugins.module_utils.layout import recognise
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUPS, groups_from_options
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.layout_results import layout_result
 
 
 class ActionModule(FlotillaAction):
     """Looks at update groups on the builder."""
 
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
-        "groups": GROUPS,
+        "groups": {**GROUPS, "required": False, "default": []},
+        "repo": {"type": "path"},
         "evaluate": {"type": "bool", "default": True},
         "max_age": {"type": "int"},
         "timeout": {"type": "int", "default": int(nix.EVALUATION)},
     }
 
+    SPEC_RULES: ClassVar[dict[str, Any]] = {"required_one_of": [("groups", "repo")]}
+
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the interface
-        """Look at each group; what is wrong with one is in its result."""
+        """Look at each group, and at the repository; what is wrong with one is in its result."""
         groups = groups_from_options(options["groups"])
         runner = self.builder()
-        if options["evaluate"]:
+        if options["evaluate"] or options["repo"]:
             nix.require_nix(runner)
         now = time.time()
         found = [
@@ -43,7 +48,11 @@ class ActionModule(FlotillaAction):
             for group, given in zip(groups, options["groups"], strict=True)
         ]
         shared_inputs(found)
-        return {"changed": False, "groups": {info.group.name: _group_result(info) for info in found}}
+        result: dict[str, Any] = {"changed": False, "groups": {info.group.name: _group_result(info) for info in found}}
+        if options["repo"]:
+            timeout = float(options["timeout"])
+            result["layout"] = layout_result(recognise(runner, options["repo"], evaluate=options["evaluate"], timeout=timeout))
+        return result
 
 
 def _group_result(info: GroupInfo) -> dict[str, Any]:

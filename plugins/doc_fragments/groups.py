@@ -65,3 +65,6 @@ options:
             description: The host's attribute in the flake's C(nixosConfigurations). Without one, its name.
             type: str
 """
+
+    #: The same for a module that can do without.
+    OPTIONAL = DOCUMENTATION.replace("    required: true\n    suboptions", "    default: []\n    suboptions")

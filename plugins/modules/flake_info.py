@@ -14,12 +14,18 @@ description:
     old that is, what of the work tree is not committed, and what is wrong with them, each with a fix.
   - Runs on the machine that the task is for or is delegated to (the builder). Nothing is written there.
   - What is wrong with a group does not fail the task. It fails if there is no usable nix or git on the builder.
+  - Of a repository (O(repo)) it says which strategy it uses, how sure that is and why, which update groups it has, and which
+    variables would tell it to the role. It asks nix for what the flakes have, and looks at lock files and branches.
   - Needs git on the builder, and nix 2.26 or newer unless O(evaluate=false). No Python is needed there.
 options:
+  repo:
+    description: A repository on the builder to recognise the layout of. This or O(groups) is needed.
+    type: path
   evaluate:
     description:
       - Ask nix for the names of the hosts. This also tells whether the lock is complete. No host's configuration is evaluated.
       - Without it the answer takes milliseconds, and only git is asked.
+      - For O(repo), the hosts of a flake with several inputs are evaluated to see which of these each host uses.
     type: bool
     default: true
   max_age:
@@ -37,7 +43,7 @@ attributes:
     description: There is nothing to show.
     support: none
 extends_documentation_fragment:
-  - flotilla.nixos.groups
+  - flotilla.nixos.groups.optional
 seealso:
   - module: flotilla.nixos.flake_build
   - module: flotilla.nixos.flake_lock
@@ -59,6 +65,17 @@ EXAMPLES = r"""
 - name: Show how old its nixpkgs is
   ansible.builtin.debug:
     msg: "{{ fleet.groups.sbcs.inputs.nixpkgs.age }} days"
+
+- name: Find out how a repository keeps its locks
+  flotilla.nixos.flake_info:
+    repo: /srv/fleet
+  delegate_to: localhost
+  run_once: true
+  register: found
+
+- name: Show the variables that say so
+  ansible.builtin.debug:
+    msg: "{{ found.layout.snippet }}"
 
 - name: Stop at what a rollout would fail at
   ansible.builtin.assert:
@@ -154,4 +171,65 @@ groups:
           description: What it is, and what to do.
           type: str
           sample: "sbcs: the repository /srv/fleet has no branch next. It has main."
+layout:
+  description: How the repository keeps its groups' locks.
+  returned: when O(repo) is given
+  type: dict
+  contains:
+    repo:
+      description: The repository's top on the builder.
+      type: str
+    branch:
+      description: The branch that is checked out; null if none is.
+      type: str
+    commit:
+      description: The commit that was looked at.
+      type: str
+    strategy:
+      description:
+        - One of the seven strategies; V(mixed) if groups differ; V(single) if one lock is for all hosts, which is none of them;
+          V(none) if no flake has hosts.
+      type: str
+      sample: group_flakes
+    certainty:
+      description: V(sure), V(likely) or V(guess); that of the group of which least is known.
+      type: str
+    evidence:
+      description: What was seen, and what could not be.
+      type: list
+      elements: str
+    advice:
+      description: What to do next, if anything.
+      type: str
+    groups:
+      description: The update groups.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The group's name, after its directory, branch, lock or input.
+          type: str
+        strategy:
+          description: The group's strategy, or V(single).
+          type: str
+        certainty:
+          description: As for the whole.
+          type: str
+        evidence:
+          description: Why.
+          type: list
+          elements: str
+        hosts:
+          description: The attributes of its hosts; null if no flake says it.
+          type: list
+          elements: str
+        variables:
+          description: The inventory variables that say so, C(flotilla_strategy) and so on.
+          type: dict
+    flakes:
+      description: Every flake of the commit by directory, with its C(hosts) (null if it does not evaluate) and C(outputs).
+      type: dict
+    snippet:
+      description: The variables as YAML files, each after a comment with its path.
+      type: str
 """
