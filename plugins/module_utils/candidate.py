@@ -6,15 +6,17 @@ The branch, the index and the work tree are not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from . import git
 from .builder_files import held, scratch_dir
-from .errors import BadInput, CommandFailed
-from .flake_source import inside, own_lock, require_flake
-from .lock_message import pins_text, subject_line, whole_message
-from .lockfile import Change, Lock, difference, parse_lock, resolve, root_inputs
+from .errors import BadInput, CommandFailed, FlotillaError
+from .flake_source import inside, own_lock, require_flake, require_regular
+from .host_locks import Relocked, all_changes, pins_before_and_after, relocked
+from .lock_message import subject_line, whole_message
+from .lockfile import Change, Lock, parse_lock, resolve, root_inputs
 from .locking import Locking, Wish
 from .runner import Runner
 from .update_group import UpdateGroup
@@ -41,7 +43,7 @@ class Candidate:
     """What an update of one group gives.
 
     base: head of the branch. candidate: the commit on top of it, None where there is nothing to update.
-    previous: what the candidate's ref named before. before, after: the pins as text.
+    previous: what the candidate's ref named before. before, after: the pins as text. locks: the files that it changes.
     """
 
     repo: git.Repository
@@ -55,6 +57,7 @@ class Candidate:
     warnings: tuple[str, ...]
     before: str
     after: str
+    locks: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str:
@@ -77,9 +80,15 @@ def known_good_ref(group: UpdateGroup) -> str:
     return f"refs/flotilla/known-good/{group.name}"
 
 
-def guard_link(repo: git.Repository, group: UpdateGroup) -> str:
-    """The path of the lock by which one run at a time works on a group's lock file; see builder_files.held."""
-    return f"{repo.git_dir}/flotilla/busy/{group.lock.replace('/', '+')}"
+@contextmanager
+def locks_held(repo: git.Repository, locks: Sequence[str], owner: str) -> Iterator[None]:
+    """Work on these lock files as the only run; see builder_files.held."""
+    # In one order, so that no two runs wait for each other.
+    links = sorted({f"{repo.git_dir}/flotilla/busy/{lock.replace('/', '+')}" for lock in locks})
+    with ExitStack() as stack:
+        for link in links:
+            stack.enter_context(held(repo.runner, repo.subject, link, owner))
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +119,32 @@ def make_candidate(
     def updated(locking: Locking, old: Lock | None) -> NewLock:
         wanted = (wish or Wish()).within(group)
         text = locking.locked(old, wanted)
-        return NewLock(text, _frozen(group, wanted, parse_lock(text, group.name, group.lock)))
+        return NewLock(text, _frozen(group, wanted, parse_lock(text, group.name, locking.group.lock)))
 
-    return candidate_with(runner, group, run, updated, allow_dirty=allow_dirty, on_line=on_line)
+    return candidate_with(runner, group, run, once_for_each(updated), allow_dirty=allow_dirty, on_line=on_line)
+
+
+Maker = Callable[[Locking, Lock | None], NewLock]
+
+
+def once_for_each(make: Maker) -> Maker:
+    """The same, but not a second time for a lock that another host has, too."""
+    made: dict[str, NewLock] = {}
+
+    def remembered(locking: Locking, old: Lock | None) -> NewLock:
+        key = old.to_text() if old else ""
+        if key not in made:
+            made[key] = make(locking, old)
+        return made[key]
+
+    return remembered
 
 
 def candidate_with(
     runner: Runner,
     group: UpdateGroup,
     run: Run,
-    make: Callable[[Locking, Lock | None], NewLock],
+    make: Maker,
     *,
     mends: bool = False,
     allow_dirty: bool = False,
@@ -127,24 +152,32 @@ def candidate_with(
 ) -> Candidate:
     """The candidate with the lock that `make` gives for the branch's head and its lock; otherwise as make_candidate.
 
-    mends: a lock there that cannot be read is taken for none.
+    mends: a lock there that cannot be read is taken for none. Where the hosts have locks of their own, `make` is asked for each.
     """
     repo = git.open_repository(runner, group.repo, group.name)
     git.require_identity(repo)
     branch = group.branch or git.current_branch(repo)
-    with held(runner, group.name, guard_link(repo, group), run.owner), scratch_dir(runner, group.name) as scratch:
+    with locks_held(repo, group.locks, run.owner), scratch_dir(runner, group.name) as scratch:
         base = git.branch_head(repo, branch)
         warnings = _work_tree_warnings(repo, group, branch, allow_dirty)
         require_flake(repo, group, base)
-        old = lock_at(repo, group, base, mends=mends)
-        made = make(Locking(repo, group, base, scratch, run.answers, on_line), old)
-        new = parse_lock(made.text, group.name, f"{group.lock} that nix wrote")
-        found = difference(old, new)
-        first = old is None
+        made: list[NewLock] = []
+        locks: list[Relocked] = []
+        for part, old in _known_first(locks_at(repo, group, base, mends=mends)):
+            with _naming(group, part):
+                made.append(make(Locking(repo, part, base, scratch, run.answers, on_line), old))
+            new = parse_lock(made[-1].text, group.name, f"{part.lock} that nix wrote")
+            locks.append(relocked(part, old, new, made[-1].text))
         # A flake without inputs needs no lock, unless it is to have one elsewhere.
-        anything = bool(found.touched) or (first and not own_lock(group))
-        message = whole_message(group.name, found.changes, first=first, why=made.why, origin=made.origin)
-        candidate = _commit(repo, group, base, made.text, message, scratch, run) if anything else None
+        moved = [lock for lock in locks if lock.found.touched or (lock.old is None and not own_lock(lock.group))]
+        files = {lock.group.lock: lock.text for lock in moved}
+        changes, first = all_changes(locks), all(lock.old is None for lock in locks)
+        why, origin = made[0].why, made[0].origin
+        several = tuple(files) if group.per_host else ()
+        message = whole_message(group.name, changes, first=first, why=why, origin=origin, locks=several)
+        candidate = _commit(repo, group, base, files, message, scratch, run) if files else None
+    before, after = pins_before_and_after(locks)
+    notes = (note for lock in made for note in lock.warnings)
     return Candidate(
         repo=repo,
         group=group,
@@ -152,12 +185,29 @@ def candidate_with(
         base=base,
         candidate=candidate,
         previous=git.commit_of(repo, candidate_ref(group)),
-        changes=found.changes,
-        message=subject_line(group.name, found.changes, first=first, why=made.why) if anything else "",
-        warnings=(*warnings, *made.warnings, *_homeless(repo, group, branch)),
-        before=pins_text(old, found.changes),
-        after=pins_text(new, found.changes),
+        changes=changes,
+        message=subject_line(group.name, changes, first=first, why=why) if files else "",
+        warnings=tuple(dict.fromkeys((*warnings, *notes, *_homeless(repo, group, branch)))),
+        before=before,
+        after=after,
+        locks=tuple(files),
     )
+
+
+def _known_first(locks: Sequence[tuple[UpdateGroup, Lock | None]]) -> list[tuple[UpdateGroup, Lock | None]]:
+    """First locks come last, so that they get the revisions that the others have got."""
+    return sorted(locks, key=lambda one: one[1] is None)
+
+
+@contextmanager
+def _naming(group: UpdateGroup, part: UpdateGroup) -> Iterator[None]:
+    """Say of an error which host's lock it is about."""
+    try:
+        yield
+    except FlotillaError as error:
+        if group.per_host and part.lock not in error.what:
+            error.what = f"{error.what} ({part.lock})"
+        raise
 
 
 def replaced_ref(group: UpdateGroup) -> str:
@@ -184,9 +234,11 @@ def publish(candidate: Candidate) -> None:
         )
 
 
-def _commit(repo: git.Repository, group: UpdateGroup, base: str, text: str, message: str, scratch: str, run: Run) -> str:
+def _commit(
+    repo: git.Repository, group: UpdateGroup, base: str, files: Mapping[str, str], message: str, scratch: str, run: Run
+) -> str:
     """The commit; one that is there already if it is the same change on the same base, so that hosts see no new revision."""
-    tree = git.tree_with(repo, base, group.lock, text, scratch)
+    tree = git.tree_with_files(repo, base, files, scratch)
     made = run.commits.get((repo.git_dir, base, tree))
     left = made or git.commit_of(repo, candidate_ref(group))
     if left and (made or (git.parents_of(repo, left) == (base,) and git.tree_of(repo, left) == tree)):
@@ -197,13 +249,30 @@ def _commit(repo: git.Repository, group: UpdateGroup, base: str, text: str, mess
     return commit
 
 
-def lock_at(repo: git.Repository, group: UpdateGroup, commit: str, *, mends: bool = False) -> Lock | None:
-    """The group's lock in a commit, None if it has none yet. mends: None too for one that cannot be read."""
-    entry = git.entries(repo, commit, [group.lock]).get(group.lock)
-    if entry is None:
-        return None
-    if entry.mode == "120000":
-        raise BadInput(group.name, f"the lock {group.lock} is a symbolic link", "Name the file it leads to in flotilla_lock.")
+def locks_at(
+    repo: git.Repository, group: UpdateGroup, commit: str, *, mends: bool = False
+) -> list[tuple[UpdateGroup, Lock | None]]:
+    """Each of the group's parts with its lock in a commit, None if it has none yet. mends: None too for what cannot be read."""
+    parts = group.parts()
+    there = git.entries(repo, commit, [part.lock for part in parts])
+    read: dict[str, Lock | None] = {}
+    found = []
+    for part in parts:
+        entry = there.get(part.lock)
+        if entry is not None and entry.blob not in read:
+            read[entry.blob] = _parsed(repo, part, entry, mends=mends)
+        found.append((part, read[entry.blob] if entry else None))
+    return found
+
+
+def lock_at(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:
+    """The lock in a commit of a group that has one lock, None if it has none yet."""
+    [(_part, lock)] = locks_at(repo, group, commit)
+    return lock
+
+
+def _parsed(repo: git.Repository, group: UpdateGroup, entry: git.Entry, *, mends: bool) -> Lock | None:
+    require_regular(group, entry)
     try:
         return parse_lock(git.show(repo, entry.blob), group.name, group.lock)
     except BadInput:
@@ -217,9 +286,10 @@ def _work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | 
     worktree = git.worktree_of(repo, branch)
     if worktree is None:
         return ()
-    for file in git.dirty_files(repo, [inside(group.flake, "flake.nix"), group.lock], worktree=worktree, ignored=True):
+    locks = group.locks
+    for file in git.dirty_files(repo, [inside(group.flake, "flake.nix"), *locks], worktree=worktree, ignored=True):
         _require_seen(group, file)
-        if file.path == group.lock and (file.state == "conflicted" or not allow_dirty):
+        if file.path in locks and (file.state == "conflicted" or not allow_dirty):
             raise _unclean_lock(group, file)
     dirty = [file.path for file in git.dirty_files(repo, worktree=worktree)]
     if not dirty:

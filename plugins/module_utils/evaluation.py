@@ -24,7 +24,7 @@ class FlakeSource:
 
     group: the update group's name, flake: its directory in the repository, both for messages. ref: the flake reference.
     reference_lock: a lock file on the builder that takes the place of the flake's own; lasting_lock: the same for commands
-    that are shown to people. commit: "" for the work tree.
+    that are shown to people, lasting_locks: by attribute where hosts have their own. commit: "" for the work tree.
     """
 
     group: str
@@ -33,6 +33,7 @@ class FlakeSource:
     commit: str = ""
     reference_lock: str | None = None
     lasting_lock: str | None = None
+    lasting_locks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +229,5 @@ def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: st
 def reproduce(source: FlakeSource, name: str) -> str:
     """The command with which a person sees the whole of nix's message for a host."""
     installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
-    return nix.eval_command(installable, "--raw", "--show-trace", reference_lock=source.lasting_lock)
+    lock = source.lasting_locks.get(name, source.lasting_lock)
+    return nix.eval_command(installable, "--raw", "--show-trace", reference_lock=lock)

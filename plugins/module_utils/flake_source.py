@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from . import git, nix
-from .errors import BadInput
+from .errors import BadInput, FlotillaError
 from .evaluation import FlakeSource
+from .lock_message import named
 from .lockfile import Lock, parse_lock
 from .nix_messages import LockIncomplete
 from .runner import Runner, checked
@@ -65,11 +66,50 @@ def work_tree(repo: git.Repository, group: UpdateGroup) -> WorkTree:
     )
 
 
-@contextlib.contextmanager
-def flake_source(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> Iterator[FlakeSource]:
-    """The group's flake at a commit; dirty: the work tree's tracked files as they are.
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Hosts of a group that have the same pins. group: as if they were all, and the lock of one of them was theirs.
 
-    A lock that is not the flake's own is put into a temporary file for as long as the context lasts.
+    own: the paths of their own locks, which have the same text, by attribute. error: why the lock cannot be used.
+    """
+
+    group: UpdateGroup
+    own: Mapping[str, str] = field(default_factory=dict)
+    error: FlotillaError | None = None
+
+
+def alike(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> list[Alike]:
+    """The group's hosts by what is in their locks. One evaluator knows but one lock, so that each of these needs its own."""
+    parts = group.parts()
+    if not group.per_host:
+        return [Alike(group)]
+    there = {} if dirty else git.entries(repo, commit, [part.lock for part in parts])
+    found: dict[str, list[UpdateGroup]] = {}
+    failed: list[Alike] = []
+    for part in parts:
+        try:
+            entry = there.get(part.lock)
+            text = entry.mode + entry.blob if entry else lock_text(repo, part, commit, dirty=dirty) or ""
+        except BadInput as error:
+            failed.append(Alike(part, error=error))
+        else:
+            found.setdefault(text, []).append(part)
+    return [_together(some) for some in found.values()] + failed
+
+
+def _together(parts: Sequence[UpdateGroup]) -> Alike:
+    members = [(member, part.lock) for part in parts for member in part.members]
+    first = parts[0].with_lock(parts[0].lock, [member for member, _lock in members])
+    return Alike(first, {member.attribute: lock for member, lock in members})
+
+
+@contextlib.contextmanager
+def flake_source(
+    repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False, own: Mapping[str, str] | None = None
+) -> Iterator[FlakeSource]:
+    """The flake at a commit of a group that has one lock; dirty: the work tree's tracked files as they are.
+
+    A lock that is not the flake's own is put into a temporary file for as long as the context lasts. own: see Alike.
     """
     require_flake(repo, group, commit, dirty=dirty)
     text = lock_text(repo, group, commit, dirty=dirty)
@@ -77,12 +117,22 @@ def flake_source(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty
         parse_lock(text, group.name, group.lock)
     ref = nix.flake_ref(repo.path, group.flake, None if dirty else commit, shallow=repo.shallow)
     with _reference_lock(repo.runner, group, text) as lock:
-        source = FlakeSource(group.name, group.flake, ref, "" if dirty else commit, lock, lock and f"{repo.path}/{group.lock}")
+        source = FlakeSource(
+            group.name,
+            group.flake,
+            ref,
+            "" if dirty else commit,
+            lock,
+            lock and f"{repo.path}/{group.lock}",
+            {attribute: f"{repo.path}/{path}" for attribute, path in (own or {}).items()},
+        )
         try:
             yield source
         except LockIncomplete as error:
             why = "inputs were added or changed since it was written"
-            what = f"there is no {group.lock}" if text is None else f"{group.lock} is not complete for its flake.nix: {why}"
+            same = [path for path in (own or {}).values() if path != group.lock]
+            also = f" (and {named(same)}, which is the same)" if same else ""
+            what = f"there is no {group.lock}" if text is None else f"{group.lock}{also} is not complete for its flake.nix: {why}"
             raise LockIncomplete(group.name, what, error.hint, result=error.result) from error
 
 
@@ -109,6 +159,7 @@ def lock_text(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: b
         result = repo.runner.run(["cat", "--", f"{repo.path}/{group.lock}"])
         return checked(result, group.name, f"{group.lock} cannot be read").stdout
     if not dirty and (entry := git.entries(repo, commit, [group.lock]).get(group.lock)):
+        require_regular(group, entry)
         return git.show(repo, entry.blob)
     _raise_if_unseen(repo, group, group.lock, dirty)
     if own_lock(group):
@@ -118,6 +169,12 @@ def lock_text(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: b
         f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}",
         "Make it (flotilla_update=true) and commit it, or name the right one in flotilla_lock.",
     )
+
+
+def require_regular(group: UpdateGroup, entry: git.Entry) -> None:
+    """BadInput with the fix if the group's lock is no file of its own."""
+    if entry.mode == "120000":
+        raise BadInput(group.name, f"the lock {group.lock} is a symbolic link", "Name the file it leads to in flotilla_lock.")
 
 
 def parsed_lock(repo: git.Repository, group: UpdateGroup, commit: str) -> Lock | None:

@@ -201,16 +201,26 @@ def status_of(repo: Repository, path: str) -> str:
 
 
 def tree_with(repo: Repository, base: str, path: str, text: str, scratch: str) -> str:
-    """The tree of `base` (a commit or tree) with one file replaced or added.
+    """The tree of `base` (a commit or tree) with one file replaced or added; see tree_with_files."""
+    return tree_with_files(repo, base, {path: text}, scratch)
+
+
+def tree_with_files(repo: Repository, base: str, files: Mapping[str, str], scratch: str) -> str:
+    """The tree of `base` (a commit or tree) with files (path → text) replaced or added.
 
     scratch: a directory on the runner's machine for the temporary index.
     """
-    blob = _out(git(repo, "hash-object", "-w", "--stdin", stdin=text), repo, "storing the lock failed")
+    blobs = {text: _stored(repo, text) for text in dict.fromkeys(files.values())}
     env = {"GIT_INDEX_FILE": f"{scratch}/index"}
     checked(git(repo, "read-tree", base, env=env), repo.subject, f"reading {base} failed")
-    entry = f"100644,{blob},{path}"
-    checked(git(repo, "update-index", "--add", "--cacheinfo", entry, env=env), repo.subject, "adding the lock failed")
+    listed = "".join(f"100644 {blobs[text]}\t{path}\n" for path, text in files.items())
+    added = git(repo, "update-index", "--index-info", stdin=listed, env=env)
+    checked(added, repo.subject, "adding the lock failed")
     return _out(git(repo, "write-tree", env=env), repo, "writing the tree failed")
+
+
+def _stored(repo: Repository, text: str) -> str:
+    return _out(git(repo, "hash-object", "-w", "--stdin", stdin=text), repo, "storing the lock failed")
 
 
 def commit_tree(repo: Repository, tree: str, parents: Sequence[str], message: str) -> str:

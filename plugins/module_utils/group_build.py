@@ -11,7 +11,7 @@ from . import git, nix
 from .building import build_systems
 from .errors import BadInput, ConnectionLost, FlotillaError
 from .evaluation import evaluate
-from .flake_source import WorkTree, commit_to_use, flake_source, work_tree
+from .flake_source import Alike, WorkTree, alike, commit_to_use, flake_source, require_flake, work_tree
 from .memory import hosts_per_evaluator
 from .runner import Runner
 from .update_group import UpdateGroup
@@ -123,11 +123,42 @@ def _evaluate_group(
     built.dirty = settings.allow_dirty and bool(tree.changed)
     built.uncommitted = tree.untracked if built.dirty else (*tree.changed, *tree.untracked)
     what = "the work tree" if built.dirty else f"commit {built.commit[:12]}"
-    progress(f"{group.name}: evaluating {len(built.hosts)} host{'s' if len(built.hosts) > 1 else ''} at {what}")
-    with flake_source(repo, group, built.commit, dirty=built.dirty) as source:
-        attributes = [host.attribute for host in built.hosts]
+    require_flake(repo, group, built.commit, dirty=built.dirty)
+    some = alike(repo, group, built.commit, dirty=built.dirty)
+    locks = f" with {len(some)} locks that differ" if len(some) > 1 else ""
+    progress(f"{group.name}: evaluating {len(built.hosts)} host{'s' if len(built.hosts) > 1 else ''} at {what}{locks}")
+    for hosts in some:
+        try:
+            _evaluate_alike(repo, built, hosts, settings, chunk, progress)
+        except ConnectionLost:
+            raise
+        except FlotillaError as error:
+            if not group.per_host:
+                raise
+            for host in _of(built, hosts):
+                host.error = str(error)
+
+
+def _of(built: GroupBuild, some: Alike) -> list[HostBuild]:
+    names = {member.name for member in some.group.members}
+    return [host for host in built.hosts if host.name in names]
+
+
+def _evaluate_alike(
+    repo: git.Repository,
+    built: GroupBuild,
+    some: Alike,
+    settings: BuildSettings,
+    chunk: int,
+    progress: Callable[[str], None],
+) -> None:
+    """Evaluate hosts that have the same pins, in as few evaluators as there is memory for."""
+    if some.error:
+        raise some.error
+    with flake_source(repo, some.group, built.commit, dirty=built.dirty, own=some.own) as source:
+        attributes = [member.attribute for member in some.group.members]
         found = evaluate(repo.runner, source, attributes, chunk=chunk, timeout=settings.timeout, progress=progress)
-    for host in built.hosts:
+    for host in _of(built, some):
         if host.attribute in found.errors:
             host.error = str(found.errors[host.attribute])
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import git
 from .builder_files import held, scratch_dir
-from .candidate import Run, candidate_ref, guard_link
+from .candidate import Run, candidate_ref, locks_held
 from .errors import BadInput, CommandFailed
 from .lockfile import Lock, merged, parse_lock
 from .locking import Locking
@@ -63,13 +63,14 @@ def accept(
     if branch is None:
         raise BadInput(group.name, f"HEAD of {repo.path} is detached, so there is no branch to land on", "Set flotilla_branch.")
     git.require_identity(repo)
+    locks = _locks(repo, group, wanted)
     with (
-        held(runner, group.name, guard_link(repo, group), run.owner),
+        locks_held(repo, locks, run.owner),
         # git's fast-forward writes the work tree before it moves the branch: two at once leave one's files without its commit.
         held(runner, group.name, f"{repo.git_dir}/flotilla/landing", run.owner),
         scratch_dir(runner, group.name) as scratch,
     ):
-        landing = _Lander(repo, group, branch, wanted, scratch, push, check).land()
+        landing = _Lander(repo, group, locks, branch, wanted, scratch, push, check).land()
     if not check and wanted == named:
         git.delete_ref(repo, candidate_ref(group), wanted)
     return landing
@@ -83,11 +84,20 @@ def _wanted(repo: git.Repository, group: UpdateGroup, commit: str, head: str) ->
     if git.is_ancestor(repo, found, head):
         return found
     parents = git.parents_of(repo, found)
-    if len(parents) != 1 or git.changed_paths(repo, parents[0], found) != (group.lock,):
+    changed = git.changed_paths(repo, parents[0], found) if len(parents) == 1 else ()
+    if not changed or not all(map(group.owns, changed)):
         raise BadInput(
             group.name, f"commit {commit} is no candidate: it changes more than {group.lock}", "Merge it by hand if you want it."
         )
     return found
+
+
+def _locks(repo: git.Repository, group: UpdateGroup, candidate: str) -> tuple[str, ...]:
+    """The lock files of the group that a candidate changes: not those of all its hosts, where each has its own."""
+    if not group.per_host:
+        return (group.lock,)
+    parents = git.parents_of(repo, candidate)
+    return tuple(filter(group.owns, git.changed_paths(repo, parents[0], candidate))) if parents else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class _Lander:
 
     repo: git.Repository
     group: UpdateGroup
+    locks: tuple[str, ...]
     branch: str
     candidate: str
     scratch: str
@@ -125,7 +136,7 @@ class _Lander:
         )
 
     def _require_clean_lock(self, worktree: str) -> None:
-        for file in git.dirty_files(self.repo, [self.group.lock], worktree=worktree, ignored=True):
+        for file in git.dirty_files(self.repo, self.locks, worktree=worktree, ignored=True):
             raise BadInput(
                 self.group.name,
                 f"{file.path} in {worktree} has uncommitted changes, which landing would overwrite; the candidate was kept",
@@ -156,32 +167,42 @@ class _Lander:
             return head
         base = git.merge_base(self.repo, head, self.candidate)
         merge = git.merge_tree(self.repo, head, self.candidate)
-        if others := [path for path in merge.conflicts if path != self.group.lock]:
+        if others := [path for path in merge.conflicts if path not in self.locks]:
             raise self._conflict(", ".join(others))
-        locks = [self._lock(commit) for commit in (base, head, self.candidate)]
-        tree = merge.tree
-        if locks[0] != locks[1]:
-            # Lines of a lock merge to nonsense, or to a conflict where there is none: two inputs next to each other.
-            lock = merged(*locks)
-            if lock is None:
-                raise self._conflict(self.group.lock)
-            tree = git.tree_with(self.repo, merge.tree, self.group.lock, self._canonical(head, lock).to_text(), self.scratch)
+        files = {path: text for path in self.locks if (text := self._merged_lock(path, base, head)) is not None}
+        tree = git.tree_with_files(self.repo, merge.tree, files, self.scratch) if files else merge.tree
         message = f"Merge {git.subject_of(self.repo, self.candidate)}\n"
         commit = git.commit_tree(self.repo, tree, (head, self.candidate), message)
-        if (landed := self._lock(commit)) is not None:
-            Locking(self.repo, self.group, commit, self.scratch, {}).require_complete(
-                landed,
-                f"branch {self.branch} has moved, and its flake.nix has other inputs than the candidate's lock; it was kept",
-                "Discard the candidate and update again.",
-            )
+        for path in self.locks:
+            self._require_complete(path, commit)
         return commit
 
-    def _lock(self, commit: str) -> Lock | None:
-        entry = git.entries(self.repo, commit, [self.group.lock]).get(self.group.lock)
-        return parse_lock(git.show(self.repo, entry.blob), self.group.name, self.group.lock) if entry else None
+    def _merged_lock(self, path: str, base: str, head: str) -> str | None:
+        """The text of a lock that both sides may have changed; None if the branch has left it as it was."""
+        locks = [self._lock(path, commit) for commit in (base, head, self.candidate)]
+        if locks[0] == locks[1]:
+            return None
+        # Lines of a lock merge to nonsense, or to a conflict where there is none: two inputs next to each other.
+        lock = merged(*locks)
+        if lock is None:
+            raise self._conflict(path)
+        return self._locking(path, head).as_written_by_nix(lock).to_text()
 
-    def _canonical(self, head: str, lock: Lock) -> Lock:
-        return Locking(self.repo, self.group, head, self.scratch, {}).as_written_by_nix(lock)
+    def _require_complete(self, path: str, commit: str) -> None:
+        if (landed := self._lock(path, commit)) is None:
+            return
+        self._locking(path, commit).require_complete(
+            landed,
+            f"branch {self.branch} has moved, and its flake.nix has other inputs than the candidate's lock; it was kept",
+            "Discard the candidate and update again.",
+        )
+
+    def _lock(self, path: str, commit: str) -> Lock | None:
+        entry = git.entries(self.repo, commit, [path]).get(path)
+        return parse_lock(git.show(self.repo, entry.blob), self.group.name, path) if entry else None
+
+    def _locking(self, path: str, commit: str) -> Locking:
+        return Locking(self.repo, self.group.with_lock(path), commit, self.scratch, {})
 
     def _conflict(self, what: str) -> BadInput:
         return BadInput(

@@ -9,6 +9,8 @@ from .lockfile import Change, Lock, Pin, pin_of, pins, resolve
 
 #: Where a subject gets too long for git log.
 _WIDTH = 72
+#: Hosts that a message names.
+_NAMED = 5
 
 
 def subject_line(group: str, changes: Sequence[Change], *, first: bool = False, why: str = "") -> str:
@@ -22,22 +24,62 @@ def subject_line(group: str, changes: Sequence[Change], *, first: bool = False, 
     own = [change for change in changes if "/" not in change.input] or list(changes)
     if not own:
         return f"{group}: lock what flake.nix says{end}"
-    line = f"{group}: {', '.join(map(_brief, own))}{end}"
+    line = f"{group}: {', '.join(_briefly(own))}{end}"
     if len(line) <= _WIDTH:
         return line
-    names, verb = [change.input for change in own], "move" if why else "update"
+    names, verb = list(dict.fromkeys(change.input for change in own)), "move" if why else "update"
     line = f"{group}: {verb} {', '.join(names)}{end}"
     return line if len(line) <= _WIDTH else f"{group}: {verb} {names[0]} and {len(names) - 1} more inputs{end}"
 
 
-def whole_message(group: str, changes: Sequence[Change], *, first: bool = False, why: str = "", origin: str = "") -> str:
-    """The subject, for each input the old and new revision and a page that compares them, and where the pins are from."""
+def whole_message(
+    group: str,
+    changes: Sequence[Change],
+    *,
+    first: bool = False,
+    why: str = "",
+    origin: str = "",
+    locks: Sequence[str] = (),
+) -> str:
+    """The subject, for each input the old and new revision and a page that compares them, and where the pins are from.
+
+    locks: paths of the lock files, where there are several.
+    """
     paragraphs = ["\n".join(_paragraph(change)) for change in changes]
-    parts = [subject_line(group, changes, first=first, why=why), *paragraphs, *([origin] if origin else [])]
+    files = ["\n".join(["Lock files:", *(f"  {path}" for path in locks)])] if locks else []
+    parts = [subject_line(group, changes, first=first, why=why), *paragraphs, *files, *([origin] if origin else [])]
     return "\n\n".join(parts) + "\n"
 
 
+def named(hosts: Sequence[str]) -> str:
+    """Some hosts in a few words."""
+    more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
+    return ", ".join(hosts[:_NAMED]) + more
+
+
+def _briefly(changes: Sequence[Change]) -> list[str]:
+    """A clause for each input: where hosts come from several pins, only where they go."""
+    by_input: dict[str, list[Change]] = {}
+    for change in changes:
+        by_input.setdefault(change.input, []).append(change)
+    return [_brief(some[0]) if len(some) == 1 else _ends(name, some) for name, some in by_input.items()]
+
+
+def _ends(name: str, changes: Sequence[Change]) -> str:
+    ends = [change.new for change in changes if change.new]
+    dates = {end.date for end in ends}
+    days_tell = None not in dates and len(dates) == len({end.rev for end in ends})
+    same_day = any(change.old and change.old.date in dates for change in changes)
+    texts = (end.date if days_tell and not same_day else _short(end) for end in ends)
+    where = " or ".join(dict.fromkeys(text for text in texts if text))
+    return f"{name} → {where}" if where else name
+
+
 def _brief(change: Change) -> str:
+    return f"{_move(change)} on {named(change.hosts)}" if change.hosts else _move(change)
+
+
+def _move(change: Change) -> str:
     old, new = change.old, change.new
     if new is None:
         return f"{change.input} dropped"
@@ -54,7 +96,7 @@ def _short(pin: Pin) -> str | None:
 
 
 def _paragraph(change: Change) -> list[str]:
-    lines = [f"{change.input}:"]
+    lines = [f"{change.input} on {', '.join(change.hosts)}:" if change.hosts else f"{change.input}:"]
     if change.old:
         lines.append(f"  from {_full(change.old)}")
     if change.new:

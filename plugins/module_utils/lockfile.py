@@ -79,12 +79,16 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An input that two locks pin differently. old None: it is new; new None: it is gone. compare: a page that shows it."""
+    """An input that two locks pin differently. old None: it is new; new None: it is gone. compare: a page that shows it.
+
+    hosts: for whom, where hosts have locks of their own and it is not for all of them.
+    """
 
     input: str
     old: Pin | None
     new: Pin | None
     compare: str | None
+    hosts: tuple[str, ...] = ()
 
 
 def parse_lock(text: str, subject: str, path: str) -> Lock:

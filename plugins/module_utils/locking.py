@@ -93,6 +93,8 @@ class Locking:
         if old is not None and any(_original(new, name) != _original(old, name) for name in shared):
             # flake.nix names other upstreams than the lock does, so that the shared answers were to other questions.
             new = self._run(old, wish, pinned, reference)
+        if old is None:
+            new = self._as_others(new)
         self._check_result(old, new, wish)
         for name in root_inputs(new) if wish.inputs is None else wish.inputs:
             self._learn(new, name)
@@ -164,6 +166,15 @@ class Locking:
         names = root_inputs(old) if wish.inputs is None else wish.inputs
         found = {name: self.answers.get(original) for name in names if (original := _original(old, name))}
         return {name: ref for name, ref in found.items() if ref}
+
+    def _as_others(self, first: Lock) -> Lock:
+        """A first lock with the revisions that other locks of this run have got, if they are others than it has."""
+        shared = self._shared(first, Wish())
+        for name in list(shared):
+            key = resolve(first, (name,))
+            if key is not None and nix_lock.shared_reference(first.nodes[key]) == shared[name]:
+                del shared[name]
+        return self._run(first, Wish(()), shared, self._write("first.lock", first)) if shared else first
 
     def _learn(self, new: Lock, name: str) -> None:
         original, key = _original(new, name), resolve(new, name.split("/"))

@@ -242,7 +242,7 @@ def test_a_branch_and_a_lock_of_the_groups_own(fleet_repo: Fixture) -> None:
     repo.write("fleet/flake.lock", old)
     repo.commit()
     repo.git("branch", "kiosks")
-    flake = {"flake": "fleet", "strategy": "host_locks"}
+    flake = {"flake": "fleet", "strategy": "host_locks", "lock": "locks/{group}.lock"}
     before = repo.state()
     _played, result = build(
         group(repo, "h", name="canary", **flake),

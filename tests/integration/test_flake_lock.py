@@ -506,7 +506,7 @@ def test_a_first_lock_and_locks_beside_the_flake(tmp_path: Path) -> None:
     identify(made.repo)
     made.repo.write("flake.nix", f'{{ inputs.nixpkgs.url = "git+file://{made.upstream.path}?ref=main"; outputs = _: {{ }}; }}\n')
     made.repo.commit()
-    group = group_of(made.repo, "early", strategy="host_locks")
+    group = group_of(made.repo, "early", strategy="host_locks", lock="locks/{group}.lock")
     first = update(group)
     assert first.message == "early: lock the inputs"
     assert made.repo.git("diff-tree", "-r", "--name-only", first.base, first.commit) == "locks/early.lock"

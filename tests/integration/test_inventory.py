@@ -279,7 +279,7 @@ def test_info_of_groups(ansible: Ansible, fleet_repo: Fixture) -> None:
         {"name": "servers", "hosts": [{"name": "web"}]},
         {"name": "web", "flake": "hosts/servers"},
         {"name": "missing"},
-        {"name": "late", "flake": "hosts/servers", "strategy": "host_locks"},
+        {"name": "late", "flake": "hosts/servers", "lock": "locks/{group}.lock"},
     )
     assert repo.state() == before
     sbcs = found["sbcs"]

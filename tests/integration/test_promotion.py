@@ -283,7 +283,7 @@ def test_a_flake_that_both_share_has_gained_an_input(tmp_path: Path) -> None:
     files = ("--reference-lock-file", lock, "--output-lock-file", lock)
     sh("nix", "flake", "update", "--flake", f"path:{fleet.repo.path}", *files)
     fleet.repo.commit()
-    canary, stable = (fleet.group(name, strategy="host_locks") for name in ("canary", "stable"))
+    canary, stable = (fleet.group(name, strategy="host_locks", lock="locks/{group}.lock") for name in ("canary", "stable"))
     with pytest.raises(BadInput, match=r"flake\.nix has other inputs than the lock: nix would lock anew extra"):
         promoted(fleet, "nixpkgs", group=stable, source=canary)
     out_of_reach(fleet)

@@ -87,13 +87,28 @@ def test_a_file_is_replaced_through_an_index_of_its_own(signing: str, sign: list
     repo = repository(
         Step([*C, "hash-object", "-w", "--stdin"], "blob1\n", stdin="{}\n"),
         Step([*C, "read-tree", A], env=env),
-        Step([*C, "update-index", "--add", "--cacheinfo", "100644,blob1,hosts/sbcs/flake.lock"], env=env),
+        Step([*C, "update-index", "--index-info"], env=env, stdin="100644 blob1\thosts/sbcs/flake.lock\n"),
         Step([*C, "write-tree"], "tree1\n", env=env),
         (SIGNING, signing),
         Step([*C, "commit-tree", "tree1", "-p", A, "-p", B, *sign, "-F", "-"], "commit1\n", stdin="subject\n"),
     )
     tree = git.tree_with(repo, A, "hosts/sbcs/flake.lock", "{}\n", "/tmp/s")
     assert git.commit_tree(repo, tree, (A, B), "subject\n") == "commit1"
+    finish(repo)
+
+
+def test_files_with_one_text_are_stored_once() -> None:
+    env = {"GIT_INDEX_FILE": "/tmp/s/index"}
+    listed = "100644 blob1\tlocks/a.lock\n100644 blob2\tlocks/b.lock\n100644 blob1\tlocks/c.lock\n"
+    repo = repository(
+        Step([*C, "hash-object", "-w", "--stdin"], "blob1\n", stdin="1\n"),
+        Step([*C, "hash-object", "-w", "--stdin"], "blob2\n", stdin="2\n"),
+        Step([*C, "read-tree", A], env=env),
+        Step([*C, "update-index", "--index-info"], env=env, stdin=listed),
+        Step([*C, "write-tree"], "tree1\n", env=env),
+    )
+    files = {"locks/a.lock": "1\n", "locks/b.lock": "2\n", "locks/c.lock": "1\n"}
+    assert git.tree_with_files(repo, A, files, "/tmp/s") == "tree1"
     finish(repo)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
-from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import STRATEGIES, update_group
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import STRATEGIES, Member, update_group
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import groups_from_options
 
 
@@ -18,9 +18,11 @@ from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options impor
         ({}, None, "hosts/sbcs", "hosts/sbcs/flake.lock"),
         ({"strategy": "group_repos"}, None, ".", "flake.lock"),
         ({"strategy": "group_branches"}, "sbcs", ".", "flake.lock"),
-        ({"strategy": "host_locks"}, None, ".", "locks/sbcs.lock"),
+        ({"strategy": "host_locks"}, None, ".", "locks/{host}.lock"),
+        ({"strategy": "host_locks", "lock": "./locks/{group}.lock"}, None, ".", "locks/sbcs.lock"),
+        ({"lock": "pins/{group}//{host}/flake.lock"}, None, "hosts/sbcs", "pins/sbcs/{host}/flake.lock"),
         ({"strategy": "stage_flakes", "flake": "env/dev"}, None, "env/dev", "env/dev/flake.lock"),
-        ({"strategy": "host_locks", "flake": "nix"}, None, "nix", "locks/sbcs.lock"),
+        ({"strategy": "host_locks", "flake": "nix"}, None, "nix", "locks/{host}.lock"),
         ({"flake": "./fleet//sbcs/", "branch": "field"}, "field", "fleet/sbcs", "fleet/sbcs/flake.lock"),
         ({"lock": "pins/sbcs.lock"}, None, "hosts/sbcs", "pins/sbcs.lock"),
     ],
@@ -28,6 +30,75 @@ from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options impor
 def test_fields(fields: dict[str, Any], branch: str | None, flake: str, lock: str) -> None:
     group = update_group("sbcs", "/srv/fleet/", **fields)
     assert (group.repo, group.branch, group.flake, group.lock) == ("/srv/fleet", branch, flake, lock)
+
+
+def members(*names: str) -> list[Member]:
+    return [Member(name, f"{name}-attribute") for name in names]
+
+
+def test_a_lock_for_each_host() -> None:
+    group = update_group("sbcs", "/srv/fleet", strategy="host_locks", members=members("pi-1", "pi.2", "pi-1"))
+    one, two = group.parts()
+    assert (one.name, one.lock, [member.name for member in one.members]) == ("sbcs", "locks/pi-1.lock", ["pi-1", "pi-1"])
+    assert (two.name, two.lock, two.members) == ("sbcs", "locks/pi.2.lock", (Member("pi.2", "pi.2-attribute"),))
+    assert group.locks == ("locks/pi-1.lock", "locks/pi.2.lock")
+    assert one.parts() == (one,)
+
+
+def test_a_lock_for_the_group_is_one_part_whoever_is_in_it() -> None:
+    for group in (update_group("sbcs", "/srv/fleet"), update_group("sbcs", "/srv/fleet", members=members("a", "b"))):
+        assert group.parts() == (group,)
+        assert group.locks == ("hosts/sbcs/flake.lock",)
+
+
+def test_locks_of_hosts_that_nobody_names() -> None:
+    group = update_group("sbcs", "/srv/fleet", strategy="host_locks")
+    assert group.locks == ()
+    with pytest.raises(BadInput, match=r"sbcs: each host has a lock of its own \(locks/\{host\}\.lock\), and no host is named"):
+        group.parts()
+
+
+@pytest.mark.parametrize(
+    ("lock", "path", "named", "owned"),
+    [
+        ("locks/{host}.lock", "locks/pi-1.lock", ["pi-1", "pi-2"], True),
+        ("locks/{host}.lock", "locks/pi-3.lock", ["pi-1", "pi-2"], False),
+        ("locks/{host}.lock", "locks/pi-3.lock", [], True),
+        ("locks/{host}.lock", "locks/a/b.lock", [], False),
+        ("locks/{host}.lock", "locks/.lock", [], False),
+        ("locks/{host}.lock", "locks/pi-3xlock", [], False),
+        ("{host}/{host}.lock", "a/a.lock", [], True),
+        ("{host}/{host}.lock", "a/b.lock", [], False),
+        ("flake.lock", "flake.lock", [], True),
+        ("flake.lock", "flake.nix", ["pi-1"], False),
+    ],
+)
+def test_whose_a_lock_file_is(lock: str, path: str, named: list[str], owned: bool) -> None:
+    assert update_group("sbcs", "/srv/fleet", lock=lock, members=members(*named)).owns(path) is owned
+
+
+def test_groups_with_a_lock_in_common() -> None:
+    hosts, same = (update_group(n, "/r", strategy="host_locks", members=members(*m)) for n, m in (("a", "xy"), ("b", "yz")))
+    apart, none = (update_group(n, "/r", strategy="host_locks", members=members(*m)) for n, m in (("c", "uv"), ("d", "")))
+    assert hosts.shares_lock(same)
+    assert not hosts.shares_lock(apart)
+    assert not hosts.shares_lock(none)
+    assert hosts.shares_lock(update_group("e", "/r", lock="locks/x.lock"))
+
+
+@pytest.mark.parametrize(
+    ("lock", "error"),
+    [
+        ("locks/{hots}.lock", r"there is no placeholder \{hots\}\. Use \{host\} for a lock per host and \{group\}"),
+        ("locks/{}.lock", r"there is no placeholder \{\}"),
+        ("locks/{host.lock", "not a plain path"),
+        ("../{host}.lock", "not a plain path"),
+        ("-{host}.lock", "not a plain path"),
+    ],
+)
+def test_placeholders_that_cannot_be(lock: str, error: str) -> None:
+    with pytest.raises(BadInput, match=error):
+        update_group("sbcs", "/srv/fleet", lock=lock)
 
 
 BAD = ["a b", "quo'te", 'quo"te', "semi;colon", "$(id)", "-dash", "../up", "a/../b", "new\nline", "", "a\0b"]

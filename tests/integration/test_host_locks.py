@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lock for each host, with real nix and git: what moves, what does not by a bit, what is built with which, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
+from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
+from ansible_collections.flotilla.nixos.plugins.module_utils.group_build import BuildSettings, GroupBuild, build_groups
+from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept, discard
+from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins
+from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import Member, UpdateGroup, update_group
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
+from integration.repositories import Fixture, fixture, sh
+
+RUNNER = LocalRunner()
+HOSTS = ("pi-1", "pi-2", "pi-3")
+
+
+@pytest.fixture(autouse=True)
+def _nix(controller: Mapping[str, str]) -> None:
+    """Every test needs nix."""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Fixture:
+    """One flake with three hosts, each with a lock of its own at upstream's version 1; upstream has 2."""
+    made = fixture(tmp_path)
+    made.repo.git("config", "user.name", "Op Erator")
+    made.repo.git("config", "user.email", "op@example.org")
+    made.group("all", {f"{host}-attribute": f'lib.host {{ name = "{host}"; }}' for host in HOSTS}, flake=".", lock=False)
+    for host in HOSTS:
+        lock(made, host)
+    made.repo.commit()
+    made.release("2")
+    return made
+
+
+def lock(made: Fixture, host: str) -> None:
+    """Lock a host to what upstream has, by nix alone."""
+    (made.repo.path / "locks").mkdir(exist_ok=True)
+    path = f"{made.repo.path}/locks/{host}.lock"
+    sh("nix", "flake", "update", "--flake", f"path:{made.repo.path}", "--output-lock-file", path)
+
+
+def group_of(made: Fixture, *hosts: str, name: str = "sbcs", **more: Any) -> UpdateGroup:
+    members = [Member(host, f"{host}-attribute") for host in hosts or HOSTS]
+    return update_group(name, str(made.repo.path), strategy="host_locks", members=members, **more)
+
+
+def run() -> Run:
+    return Run(f"{os.uname().nodename} {os.getpid()} {int(time.time())} tester")
+
+
+def update(group: UpdateGroup, *inputs: str, **more: Any) -> Candidate:
+    candidate = make_candidate(RUNNER, group, run(), Wish(inputs or None), **more)
+    publish(candidate)
+    return candidate
+
+
+def build(group: UpdateGroup, commit: str | None = None) -> GroupBuild:
+    return build_groups(RUNNER, [(group, commit)], BuildSettings()).groups[group.name]
+
+
+def blobs(made: Fixture, commit: str = "main") -> dict[str, str]:
+    """What every file of a commit is, to the bit."""
+    lines = made.repo.git("ls-tree", "-r", commit).splitlines()
+    return {path: facts for facts, path in (line.split("\t") for line in lines)}
+
+
+def changed(made: Fixture, old: str, new: str) -> set[str]:
+    before, after = blobs(made, old), blobs(made, new)
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+
+
+def rev(made: Fixture, host: str, commit: str = "main") -> str | None:
+    path = f"locks/{host}.lock"
+    return pins(parse_lock(made.repo.git("show", f"{commit}:{path}") + "\n", "test", path))["nixpkgs"].rev
+
+
+def upstream(made: Fixture, revision: str = "main") -> str:
+    return made.upstream.git("rev-parse", revision)
+
+
+def test_an_update_of_one_host_leaves_the_others_locks_as_they_are_to_the_bit(made: Fixture) -> None:
+    found = update(group_of(made, "pi-1"))
+    assert changed(made, found.base, found.commit) == {"locks/pi-1.lock"}
+    assert rev(made, "pi-1", found.commit) == upstream(made)
+    assert found.locks == ("locks/pi-1.lock",)
+    assert found.message.startswith("sbcs: nixpkgs ")
+    landed = accept(RUNNER, group_of(made, "pi-1"), run(), commit=found.commit)
+    assert (landed.changed, landed.commit) == (True, found.commit)
+    assert {host: rev(made, host) for host in HOSTS[1:]} == dict.fromkeys(HOSTS[1:], upstream(made, "main~1"))
+    assert not update(group_of(made, "pi-1")).changed
+
+
+def test_an_update_of_the_group_is_one_commit_for_all_its_locks(made: Fixture) -> None:
+    found = update(group_of(made))
+    assert changed(made, found.base, found.commit) == {f"locks/{host}.lock" for host in HOSTS}
+    assert {rev(made, host, found.commit) for host in HOSTS} == {upstream(made)}
+    [change] = found.changes
+    assert (change.input, change.hosts) == ("nixpkgs", ())
+    body = made.repo.git("show", "--no-patch", "--format=%B", found.commit)
+    assert "Lock files:\n  locks/pi-1.lock\n  locks/pi-2.lock\n  locks/pi-3.lock" in body
+    assert not list((made.repo.path / ".git/flotilla/busy").iterdir())
+    again = update(group_of(made))
+    assert (again.changed, again.commit) == (False, found.commit)
+    assert discard(RUNNER, group_of(made)).changed
+    assert update(group_of(made)).changed
+
+
+def test_locks_that_differ_are_told_apart_and_come_together(made: Fixture) -> None:
+    first = update(group_of(made, "pi-1"))
+    accept(RUNNER, group_of(made, "pi-1"), run(), commit=first.commit)
+    made.release("3")
+    found = update(group_of(made))
+    moves = {change.hosts: (change.old and change.old.rev, change.new and change.new.rev) for change in found.changes}
+    one, two, three = (upstream(made, f"main~{back}") for back in (2, 1, 0))
+    assert moves == {("pi-1",): (two, three), ("pi-2", "pi-3"): (one, three)}
+    assert found.message == f"sbcs: nixpkgs → {three[:7]}"
+    body = made.repo.git("show", "--no-patch", "--format=%b", found.commit)
+    assert "nixpkgs on pi-1:\n" in body
+    assert "nixpkgs on pi-2, pi-3:\n" in body
+    assert f"pi-1: nixpkgs: file://{made.upstream.path} main {two}" in found.before
+    assert f"pi-2, pi-3: nixpkgs: file://{made.upstream.path} main {one}" in found.before
+
+
+def test_each_host_is_built_with_its_own_lock(made: Fixture) -> None:
+    candidate = update(group_of(made, "pi-2"))
+    built = build(group_of(made), candidate.commit)
+    assert not built.error
+    assert {host.name: (host.version, host.error) for host in built.hosts} == {
+        "pi-1": ("1", ""),
+        "pi-2": ("2", ""),
+        "pi-3": ("1", ""),
+    }
+
+
+def test_a_host_without_a_lock_gets_one_with_the_others_revisions(made: Fixture) -> None:
+    made.repo.git("rm", "--quiet", "locks/pi-3.lock")
+    made.repo.git("commit", "--quiet", "-m", "A new host")
+    built = build(group_of(made))
+    errors = {host.name: host.error for host in built.hosts}
+    assert (errors["pi-1"], errors["pi-2"]) == ("", "")
+    assert errors["pi-3"].startswith("sbcs: there is no lock locks/pi-3.lock at commit ")
+    found = update(group_of(made))
+    assert {rev(made, host, found.commit) for host in HOSTS} == {upstream(made)}
+    assert [change.hosts for change in found.changes] == [("pi-1", "pi-2"), ("pi-3",)]
+    assert not build(group_of(made), found.commit).failed_hosts
+
+
+def test_hosts_of_one_group_land_one_after_the_other_though_the_branch_has_moved(made: Fixture) -> None:
+    one, two = group_of(made, "pi-1"), group_of(made, "pi-2")
+    first = update(one)
+    second = update(two)
+    accept(RUNNER, one, run(), commit=first.commit)
+    landed = accept(RUNNER, two, run(), commit=second.commit)
+    assert landed.merged
+    assert [rev(made, host) for host in HOSTS] == [upstream(made), upstream(made), upstream(made, "main~1")]
+    with pytest.raises(BadInput, match="is no candidate: it changes more than"):
+        accept(RUNNER, two, run(), commit=update(group_of(made, "pi-3")).commit)
+
+
+def test_one_lock_that_moved_otherwise_on_the_branch_is_named(made: Fixture) -> None:
+    found = update(group_of(made))
+    made.release("3")
+    lock(made, "pi-2")
+    made.repo.commit()
+    before = made.repo.state()
+    with pytest.raises(BadInput, match=r"branch main has moved, and its locks/pi-2\.lock cannot be merged"):
+        accept(RUNNER, group_of(made), run(), commit=found.commit)
+    assert made.repo.state() == before
+
+
+def conflict(made: Fixture) -> None:
+    made.repo.write("locks/pi-2.lock", "<<<<<<< ours\n{}\n=======\n>>>>>>> theirs\n")
+    made.repo.commit()
+
+
+def symlink(made: Fixture) -> None:
+    (made.repo.path / "locks/pi-2.lock").unlink()
+    (made.repo.path / "locks/pi-2.lock").symlink_to("pi-1.lock")
+    made.repo.commit()
+
+
+def uncommitted(made: Fixture) -> None:
+    path = made.repo.path / "locks/pi-2.lock"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (conflict, r"locks/pi-2\.lock.*merge conflict"),
+        (symlink, r"the lock locks/pi-2\.lock is a symbolic link. Name the file it leads to in flotilla_lock"),
+        (uncommitted, r"the lock locks/pi-2\.lock has uncommitted changes"),
+    ],
+)
+def test_one_bad_lock_stops_the_update_of_its_group_and_of_no_other_host(made: Fixture, spoil: Any, error: str) -> None:
+    spoil(made)
+    before = made.repo.state()
+    with pytest.raises(FlotillaError, match=error):
+        update(group_of(made))
+    assert made.repo.state() == before
+    assert changed(made, "main", update(group_of(made, "pi-1")).commit) == {"locks/pi-1.lock"}
+
+
+@pytest.mark.parametrize(("spoil", "error"), [(conflict, "merge conflict"), (symlink, "is a symbolic link")])
+def test_one_bad_lock_fails_its_host_alone(made: Fixture, spoil: Any, error: str) -> None:
+    spoil(made)
+    failed = {host.name: host.error for host in build(group_of(made)).failed_hosts}
+    assert list(failed) == ["pi-2"]
+    assert "locks/pi-2.lock" in failed["pi-2"]
+    assert error in failed["pi-2"]
+
+
+def test_hosts_with_the_same_pins_are_evaluated_together_and_their_errors_name_their_own_locks(made: Fixture) -> None:
+    hosts = {f"{host}-attribute": f'lib.host {{ name = "{host}"; }}' for host in HOSTS} | {
+        "pi-2-attribute": 'throw "no such board"'
+    }
+    made.group("all", hosts, flake=".", lock=False)
+    said: list[str] = []
+    [built] = build_groups(RUNNER, [(group_of(made), None)], BuildSettings(), said.append).groups.values()
+    [failed] = built.failed_hosts
+    assert failed.name == "pi-2"
+    assert "evaluation of pi-2-attribute failed: no such board" in failed.error
+    assert f"--reference-lock-file {made.repo.path}/locks/pi-2.lock" in failed.error
+    assert not any("differ" in line for line in said)
+
+
+def test_locks_that_lag_behind_flake_nix_fail_their_hosts_and_no_other(made: Fixture) -> None:
+    flake = (made.repo.path / "flake.nix").read_text().replace("nixpkgs }", "nixpkgs, ... }")
+    more = f'{{\n  inputs.extra.url = "git+file://{made.upstream.path}?ref=main";\n'
+    made.repo.write("flake.nix", flake.replace("{\n", more, 1))
+    lock(made, "pi-3")
+    made.repo.commit()
+    failed = {host.name: host.error for host in build(group_of(made)).failed_hosts}
+    assert set(failed) == {"pi-1", "pi-2"}
+    assert "locks/pi-1.lock (and locks/pi-2.lock, which is the same) is not complete for its flake.nix" in failed["pi-2"]
