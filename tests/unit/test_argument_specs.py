@@ -37,7 +37,10 @@ def documented_options(module: str) -> dict[str, Any]:
     fragments = docs.get("extends_documentation_fragment") or []
     for fragment in [fragments] if isinstance(fragments, str) else fragments:
         _namespace, _collection, name, *part = fragment.split(".")
-        text = constant(PLUGINS / "doc_fragments" / f"{name}.py", part[0].upper() if part else "DOCUMENTATION")
+        fragment_of = importlib.import_module(
+            f"ansible_collections.flotilla.nixos.plugins.doc_fragments.{name}"
+        ).ModuleDocFragment
+        text = getattr(fragment_of, part[0].upper() if part else "DOCUMENTATION")
         options |= yaml.safe_load(text).get("options") or {}
     return options
 
