@@ -15,7 +15,7 @@ from .update_group import UpdateGroup
 
 def sharing(runner: Runner, group: UpdateGroup, others: Iterable[UpdateGroup]) -> tuple[UpdateGroup, ...]:
     """Those of the other groups that have their pins in the same file of the same branch."""
-    near = [other for other in others if other.name != group.name and other.lock == group.lock]
+    near = [other for other in others if other.name != group.name and group.shares_lock(other)]
     places: dict[tuple[str, str | None], tuple[str, str | None] | None] = {}
     for one in (group, *near) if near else ():
         key = (one.repo, one.branch)
@@ -37,11 +37,13 @@ def moved_for(runner: Runner, candidate: Candidate, others: Iterable[UpdateGroup
     """Inputs that the candidate moves for other groups, too, by the group's name; only groups for which there are some."""
     if candidate.candidate is None:
         return {}
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for other in sharing(runner, candidate.group, others):
-        old, new = (lock_at(candidate.repo, candidate.group, commit) for commit in (candidate.base, candidate.candidate))
-        if old and new and (inputs := _moving(old, new, other.inputs)):
-            found[other.name] = inputs
+        for path in sorted(set(candidate.group.locks) & set(other.locks)):
+            part = candidate.group.with_lock(path)
+            old, new = (lock_at(candidate.repo, part, commit) for commit in (candidate.base, candidate.candidate))
+            if old and new and (inputs := _moving(old, new, other.inputs)):
+                found[other.name] = tuple(dict.fromkeys((*found.get(other.name, ()), *inputs)))
     return found
 
 

@@ -29,6 +29,11 @@ _INPUT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.'-]*")
 _BRANCH_PART = re.compile(r"[A-Za-z0-9_+@=#%][A-Za-z0-9_.+@=#%-]*")
 
 
+def lock_for_each_host(strategy: str | None, lock: str | None) -> bool:
+    """Whether these fields of an update group (None: not given) make a lock for each of its hosts."""
+    return HOST in (lock or STRATEGIES.get(strategy or "", {}).get("lock", ""))
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A host of an update group: its inventory name, and its attribute in the flake's nixosConfigurations."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..module_utils.clones import checked_url, clone_path, is_url
 from ..module_utils.errors import BadInput, masked
+from ..module_utils.update_group import HOST, lock_for_each_host
 from .values import plain
 
 #: The fields of an update group that variables may set; every host of a group must agree on them.
@@ -39,14 +40,15 @@ def update_groups(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]
 def with_others(
     groups: Iterable[Mapping[str, Any]], others: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The same groups with those of the other hosts that are in them, too. Hosts without an update group are passed over."""
+    """The same groups with those of the other hosts that have the same lock, too. Hosts without a group are passed over."""
     whole = {group["name"]: {**group, "hosts": list(group["hosts"])} for group in groups}
+    shared = {name for name, group in whole.items() if not lock_for_each_host(group.get("strategy"), group.get("lock"))}
     for host in others:
         try:
             name = group_of(host, hostvars[host])
         except BadInput:
             continue
-        if name in whole:
+        if name in shared:
             whole[name]["hosts"].append({"name": host, "attribute": _attribute(host, hostvars[host])})
     return list(whole.values())
 
@@ -148,8 +150,13 @@ def _agree(name: str, group: Mapping[str, Any], fields: Mapping[str, Any], host:
     for field in FIELDS:
         if group.get(field) != fields.get(field):
             first = group["hosts"][0]["name"]
+            own = (
+                f" (for a lock per host, write {HOST} where its name is to be, as in locks/{HOST}.lock)"
+                if field == "lock"
+                else ""
+            )
             raise BadInput(
                 name,
                 f"its hosts disagree on flotilla_{field}: {first} has {group.get(field)!r}, {host} has {fields.get(field)!r}",
-                "An update group has one lock: set the variable for the group, not for a host.",
+                f"An update group has one lock: set the variable for the group, not for a host{own}.",
             )

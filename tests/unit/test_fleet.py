@@ -61,6 +61,10 @@ def test_what_they_give_is_what_the_modules_take() -> None:
         ({"h": SBCS | {"group_names": ["sbcs", "servers"]}}, "h: the host is in 2 update groups: sbcs, servers"),
         ({"h": SBCS | {"flotilla_update_group": "servers"}}, "h: flotilla_update_group says 'servers', and the inventory"),
         ({"h": SERVERS, "i": SERVERS | {"flotilla_lock": "x.lock"}}, "servers: its hosts disagree on flotilla_lock: h has None"),
+        (
+            {"h": SERVERS, "i": SERVERS | {"flotilla_lock": "x.lock"}},
+            r"for a lock per host, write \{host\}",
+        ),
         ({"h": {"flotilla_update_group": "servers"}}, "h: the repository is not known"),
     ],
 )
@@ -75,6 +79,13 @@ def test_the_hosts_outside_the_limit_that_an_update_touches() -> None:
     whole = with_others(groups, ["web2", "pi-1", "router"], hostvars)
     assert [[host["name"] for host in group["hosts"]] for group in whole] == [["web1", "web2"]]
     assert [host["name"] for host in groups[0]["hosts"]] == ["web1"]
+
+
+@pytest.mark.parametrize("own", [{"flotilla_strategy": "host_locks"}, {"flotilla_lock": "locks/{host}.lock"}])
+def test_an_update_touches_no_host_outside_the_limit_that_has_a_lock_of_its_own(own: dict[str, str]) -> None:
+    hostvars = {"web1": SERVERS | own, "web2": SERVERS | own}
+    whole = with_others(update_groups(["web1"], hostvars), ["web2"], hostvars)
+    assert [[host["name"] for host in group["hosts"]] for group in whole] == [["web1"]]
 
 
 def test_the_repository_is_the_one_that_holds_the_inventory(tmp_path: Path) -> None:
