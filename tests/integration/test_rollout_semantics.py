@@ -119,8 +119,13 @@ class Fleet:
 
 @pytest.fixture(params=VENVS)
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
-    """A collection whose actions on builder and targets are stand-ins, beside an inventory."""
-    collection = tmp_path / "ansible_collections/flotilla/nixos"
+    """What stand_ins gives, for each Ansible."""
+    return stand_ins(tmp_path, request.param)
+
+
+def stand_ins(path: Path, venv: str, *, but: tuple[str, ...] = ()) -> Fleet:
+    """A collection whose actions on builder and targets are stand-ins, but for some, beside an inventory."""
+    collection = path / "ansible_collections/flotilla/nixos"
     (collection / "plugins/action").mkdir(parents=True)
     for name in ("galaxy.yml", "meta", "roles", "playbooks"):
         (collection / name).symlink_to(ROOT / name)
@@ -128,12 +133,14 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
         (collection / "plugins" / name).symlink_to(ROOT / "plugins" / name)
     for real in (ROOT / "plugins/action").glob("rollout_*.py"):
         (collection / "plugins/action" / real.name).symlink_to(real)
-    for name in FAKED:
+    for name in but:
+        (collection / f"plugins/action/{name}.py").symlink_to(ROOT / f"plugins/action/{name}.py")
+    for name in set(FAKED) - set(but):
         (collection / f"plugins/action/{name}.py").write_text((FAKES / "action.py").read_text())
-    (tmp_path / "action_plugins").mkdir()
-    (tmp_path / "action_plugins/system_fake.py").write_text((FAKES / "action.py").read_text())
-    (tmp_path / "inventory").write_text(INVENTORY)
-    return Fleet(tmp_path, request.param)
+    (path / "action_plugins").mkdir()
+    (path / "action_plugins/system_fake.py").write_text((FAKES / "action.py").read_text())
+    (path / "inventory").write_text(INVENTORY)
+    return Fleet(path, venv)
 
 
 ALL = ("-e", "flotilla_all=true")
