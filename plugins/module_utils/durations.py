@@ -22,3 +22,14 @@ def seconds(subject: str, name: str, value: str | float | None) -> int:
             subject, f"{name} is no length of time: {value!r}", "Give seconds, or a number with s, m, h, d or w, such as 2d."
         )
     return sum(int(number) * _UNITS[unit] for number, unit in parts)
+
+
+def in_words(length: int) -> str:
+    """A length of time in its two largest units, such as `1d 4h`, as `seconds` reads it."""
+    left = max(1, length)
+    parts: list[str] = []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, _UNITS[unit])
+        if count or parts:
+            parts.append(f"{count}{unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0"))

@@ -149,15 +149,18 @@ def test_wants_reboot(activated: dict[str, Any], policy: str, goal: str, expecte
     assert wants_reboot(activated, policy, goal) is expected
 
 
-ENTRY_POINTS = ("prepare", "batch", "finish", "status", "update", "rollback")
+ENTRY_POINTS = ("prepare", "batch", "finish", "status", "update", "rollback", "promote", "restore")
 #: Read by rollout_scope from what the inventory says of a host, so that the role needs no defaults for them.
 PLACES = {f"flotilla_{field}" for field in (*FIELDS, "update_group", "update_groups", "attribute")}
+#: What -e names in each run of a playbook: `to` is a group or a commit.
+NAMED = {"from", "to", "group"}
 
 
 def test_every_variable_has_one_default() -> None:
     """argument_specs.yml is the home of the defaults; Ansible takes them from defaults/main.yml."""
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     options = [(name, option) for entry in ENTRY_POINTS for name, option in role_options("rollout", entry).items()]
+    options = [(name, option) for name, option in options if name not in NAMED]
     assert {name: option["default"] for name, option in options if name not in PLACES} == defaults
     assert {name for name, _option in options} == defaults.keys() | PLACES
     specs = dict(options)

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: git's command lines about branches, and about what refs have named before. See git.py."""
+
+from __future__ import annotations
+
+from .git import Repository, git
+from .runner import checked
+
+
+def branches(repo: Repository) -> list[str]:
+    """The short names of the repository's branches."""
+    listed = git(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads")
+    return checked(listed, repo.subject, "listing branches failed").stdout.split()
+
+
+def named_before(repo: Repository, ref: str) -> list[str]:
+    """The commits that a ref names and, as far as its reflog goes, has named before; none if it is not there."""
+    result = git(repo, "log", "--walk-reflogs", "--format=%H", ref, "--")
+    return result.stdout.split() if result.status == 0 else []

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private to flotilla.nixos: between which update groups a promotion or a restore is, from what the user has named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..module_utils.errors import BadInput
+from .fleet import group_of, update_groups
+from .group_options import GROUP_OPTIONS, groups_from_options
+from .role_options import check_role_options
+
+#: Variables that ask for other pins than those that were proven.
+_OTHER_PINS = ("flotilla_update", "flotilla_update_inputs", "flotilla_pin")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a promotion or a restore is about.
+
+    chosen: the target's hosts within the limit. target, source: groups as the builder's modules take them. source_hosts: none
+    if the source is a branch that no group has.
+    """
+
+    chosen: list[str]
+    target: dict[str, Any]
+    source: dict[str, Any] | None
+    source_hosts: list[str]
+    groups: list[str]
+
+
+def members_by_group(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The hosts of each update group; those that are in none, or in two, are passed over."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        try:
+            found.setdefault(group_of(host, hostvars[host]), []).append(host)
+        except BadInput:
+            continue
+    return found
+
+
+def choose(
+    target: str,
+    source: str | None,
+    play: Sequence[str],
+    everyone: Iterable[str],
+    hostvars: Mapping[str, Mapping[str, Any]],
+) -> Choice:
+    """The groups of these names. play: the hosts within the limit. source None: there is to be none."""
+    members = members_by_group(everyone, hostvars)
+    _require_clear(target, source, members)
+    chosen = [host for host in play if host in members[target]]
+    if not chosen:
+        raise BadInput(target, f"none of its hosts ({', '.join(members[target])}) is in the limit", "Change -l, or leave it out.")
+    _refuse_other_pins(chosen[0], hostvars)
+    group = update_groups(members[target], hostvars)[0]
+    theirs = members.get(source, []) if source else []
+    return Choice(chosen, group, _source(group, source, theirs, hostvars) if source else None, theirs, sorted(members))
+
+
+def _require_clear(target: str, source: str | None, members: Mapping[str, Sequence[str]]) -> None:
+    """BadInput where the groups are not named, not there, or the same."""
+    there = f"The update groups are {', '.join(sorted(members)) or 'none'}."
+    if source is None and not target:
+        raise BadInput("restore", "it is not said which update group is to go back", f"Name it with -e group=GROUP. {there}")
+    if source is not None and not (source and target):
+        missing = "from where" if target else "to which update group"
+        raise BadInput("promotion", f"it is not said {missing}", f"Name both: -e from=GROUP -e to=GROUP. {there}")
+    if target not in members:
+        raise BadInput(f"update group {target!r}", "there is no such update group in the inventory", there)
+    if source == target:
+        raise BadInput(target, "a group cannot be promoted to itself", f"Name two: -e from=GROUP -e to=GROUP. {there}")
+
+
+def _refuse_other_pins(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> None:
+    values = check_role_options("rollout", "prepare", [host], hostvars)[host]
+    if given := [name for name in _OTHER_PINS if values.get(name)]:
+        what = f"{', '.join(given)} would move inputs to what nobody has proven yet"
+        raise BadInput("promotion or restore", what, "Leave it out, or update in a run of its own.")
+
+
+def _source(
+    target: Mapping[str, Any], name: str, theirs: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """An update group, or else that branch of the target's repository, with the target's flake and lock."""
+    if theirs:
+        return update_groups(theirs, hostvars)[0]
+    [known] = groups_from_options([{**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", **target}])
+    fields = {field: value for field, value in target.items() if field != "strategy"}
+    # A ref and a message have the name, too.
+    return {**fields, "name": name.replace("/", "-"), "branch": name, "flake": known.flake, "lock": known.lock}
