@@ -14,8 +14,6 @@ from .errors import BadInput, CommandFailed
 from .runner import QUICK, Runner, RunResult, checked
 
 MINIMUM = (2, 38)
-#: Seconds for a push.
-_NETWORK = 300.0
 _ENV = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 #: For update-ref: the ref must not be there yet.
 _ZERO = "0" * 40
@@ -328,8 +326,3 @@ def push_target(repo: Repository, branch: str) -> tuple[str, str]:
 
 def _config(repo: Repository, key: str, *options: str) -> str:
     return git(repo, "config", *options, "--get", key).stdout.rstrip("\n")
-
-
-def push(repo: Repository, remote: str, commit: str, ref: str) -> RunResult:
-    """Push a commit to a ref of a remote, which refuses if the ref has anything that the commit has not."""
-    return git(repo, "push", "--quiet", remote, f"{commit}:{ref}", timeout=_NETWORK)

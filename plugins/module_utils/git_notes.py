@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from . import git
+from . import git, git_remote
 from .errors import CommandFailed
 from .runner import checked
 
@@ -18,7 +18,6 @@ from .runner import checked
 NOTES = "refs/notes/flotilla"
 #: How often writing starts again because another writer was faster.
 _ATTEMPTS = 50
-_NETWORK = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +138,14 @@ def join(repo: git.Repository, remote: str, token: str) -> bool:
         ours = git.commit_of(repo, NOTES)
         if ours is None or ours == theirs:
             return changed
-        result = git.push(repo, remote, ours, NOTES)
+        result = git_remote.push(repo, remote, ours, NOTES)
         if result.status == 0:
             return changed
-        if "[rejected]" not in result.stderr and "cannot lock ref" not in result.stderr:
+        refusal = git_remote.refusal(result, git_remote.url_of(repo, remote), repo.runner.name)
+        if not refusal.moved:
             raise CommandFailed(
                 repo.subject,
-                f"{remote} did not take the ledger: {result.stderr.strip()[-1000:]}. It is kept here",
+                f"{remote} did not take the ledger: {refusal.why}. It is kept here",
                 "Mend that; the next rollout pushes it, too.",
                 result=result,
             )
@@ -173,7 +173,7 @@ def _fetched(repo: git.Repository, remote: str, token: str) -> str | None:
     """The remote's notes, fetched; None if it has none."""
     ref = f"refs/flotilla/fetched/{token}"
     words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, f"+{NOTES}:{ref}")
-    result = git.git(repo, *words, timeout=_NETWORK)
+    result = git_remote.over_network(repo, *words)
     if result.status != 0 and f"couldn't find remote ref {NOTES}" in result.stderr:
         return None
     checked(result, repo.subject, f"fetching the ledger from {remote} failed", "It is kept here; the next rollout tries again.")

@@ -60,6 +60,22 @@ def fetch(repo: git.Repository, remote: str, refspecs: Sequence[str], *, prune: 
         raise unanswered(repo, remote, result)
 
 
+def fetched(repo: git.Repository, remote: str, ref: str) -> str | None:
+    """The commit that a remote's ref names, fetched; None if it is not there. CommandFailed if the remote does not answer."""
+    commit = listed(repo, remote, [ref]).refs.get(ref)
+    if commit is None:
+        return None
+    result = over_network(repo, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, ref)
+    if result.status != 0:
+        raise unanswered(repo, remote, result)
+    return git.commit_of(repo, commit)
+
+
+def push(repo: git.Repository, remote: str, commit: str, ref: str) -> RunResult:
+    """Push a commit to a ref of a remote, which refuses if the ref has anything that the commit has not."""
+    return over_network(repo, "push", "--quiet", remote, f"{commit}:{ref}")
+
+
 def over_network(repo: git.Repository, *words: str, timeout: float = NETWORK) -> RunResult:
     """Run a git command that talks to a remote and asks nobody anything."""
     own = repo.runner.run(["sh", "-c", _OWN_SSH, "sh", repo.path]).status == 0

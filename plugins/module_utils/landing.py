@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import git
+from . import git, git_remote
 from .builder_files import held, scratch_dir
 from .candidate import Run, candidate_ref, locks_held
+from .clones import is_clone
 from .errors import BadInput, CommandFailed
 from .lockfile import Lock, merged, parse_lock
 from .locking import Locking
@@ -16,6 +18,8 @@ from .update_group import UpdateGroup
 
 #: How often landing starts again because the branch moved, or git was busy in the work tree.
 _ATTEMPTS = 20
+#: Seconds to wait for another landing, which may wait for a git server.
+_PATIENCE = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ def accept(
     """Bring the group's branch to its candidate, by fast-forward or merge, and drop the candidate's ref.
 
     commit: the candidate that was proven, landed even if a later run has made another one since. push: to the branch's remote
-    first, so that a refused push leaves the branch as it was. check: only say. On failure the candidate stays.
+    first, so that a refused push leaves the branch as it was; always from a clone of ours. check: only say. On failure the
+    candidate stays.
     """
     repo = git.open_repository(runner, group.repo, group.name)
     branch = group.branch or git.current_branch(repo)
@@ -67,9 +72,10 @@ def accept(
     with (
         locks_held(repo, locks, run.owner),
         # git's fast-forward writes the work tree before it moves the branch: two at once leave one's files without its commit.
-        held(runner, group.name, f"{repo.git_dir}/flotilla/landing", run.owner),
+        held(runner, group.name, f"{repo.git_dir}/flotilla/landing", run.owner, patience=_PATIENCE),
         scratch_dir(runner, group.name) as scratch,
     ):
+        push = push or is_clone(repo)
         landing = _Lander(repo, group, locks, branch, wanted, scratch, push, check).land()
     if not check and wanted == named:
         git.delete_ref(repo, candidate_ref(group), wanted)
@@ -119,24 +125,23 @@ class _Lander:
             head = git.branch_head(self.repo, self.branch)
             worktree = git.worktree_of(self.repo, self.branch)
             if worktree:
-                self._require_clean_lock(worktree)
-            moved = not git.is_ancestor(self.repo, head, self.candidate)
-            target = self._merged(head) if moved else self.candidate
+                self._require_clean(worktree, self.locks)
+            target = self._merged(head, self.candidate)
             if not self.check:
                 if self.push:
-                    self._push(target)
+                    target = self._pushed(worktree, head, target)
                 if not self._move(worktree, head, target):
                     continue
             message = git.subject_of(self.repo, self.candidate)
             pushed = self.push and not self.check
-            merge = moved and target != head
+            merge = target not in (head, self.candidate)
             return Landing(self.branch, head, target, self.candidate, message, changed=True, merged=merge, pushed=pushed)
         raise CommandFailed(
             self.group.name, f"branch {self.branch} kept moving while the candidate was landing; it was kept", "Try again."
         )
 
-    def _require_clean_lock(self, worktree: str) -> None:
-        for file in git.dirty_files(self.repo, self.locks, worktree=worktree, ignored=True):
+    def _require_clean(self, worktree: str, paths: Sequence[str]) -> None:
+        for file in git.dirty_files(self.repo, paths, worktree=worktree, ignored=True):
             raise BadInput(
                 self.group.name,
                 f"{file.path} in {worktree} has uncommitted changes, which landing would overwrite; the candidate was kept",
@@ -161,25 +166,27 @@ class _Lander:
             result=result,
         )
 
-    def _merged(self, head: str) -> str:
-        """A commit that merges the candidate into the branch's head, or the head if it has the candidate already."""
-        if git.is_ancestor(self.repo, self.candidate, head):
+    def _merged(self, head: str, commit: str) -> str:
+        """A commit on top of a head that has what another one brings: itself, the head or the other if these do already."""
+        if git.is_ancestor(self.repo, commit, head):
             return head
-        base = git.merge_base(self.repo, head, self.candidate)
-        merge = git.merge_tree(self.repo, head, self.candidate)
+        if git.is_ancestor(self.repo, head, commit):
+            return commit
+        base = git.merge_base(self.repo, head, commit)
+        merge = git.merge_tree(self.repo, head, commit)
         if others := [path for path in merge.conflicts if path not in self.locks]:
             raise self._conflict(", ".join(others))
-        files = {path: text for path in self.locks if (text := self._merged_lock(path, base, head)) is not None}
+        files = {path: text for path in self.locks if (text := self._merged_lock(path, base, head, commit)) is not None}
         tree = git.tree_with_files(self.repo, merge.tree, files, self.scratch) if files else merge.tree
         message = f"Merge {git.subject_of(self.repo, self.candidate)}\n"
-        commit = git.commit_tree(self.repo, tree, (head, self.candidate), message)
+        commit = git.commit_tree(self.repo, tree, (head, commit), message)
         for path in self.locks:
             self._require_complete(path, commit)
         return commit
 
-    def _merged_lock(self, path: str, base: str, head: str) -> str | None:
+    def _merged_lock(self, path: str, base: str, head: str, other: str) -> str | None:
         """The text of a lock that both sides may have changed; None if the branch has left it as it was."""
-        locks = [self._lock(path, commit) for commit in (base, head, self.candidate)]
+        locks = [self._lock(path, commit) for commit in (base, head, other)]
         if locks[0] == locks[1]:
             return None
         # Lines of a lock merge to nonsense, or to a conflict where there is none: two inputs next to each other.
@@ -211,18 +218,32 @@ class _Lander:
             "Discard it and update again.",
         )
 
-    def _push(self, commit: str) -> None:
+    def _pushed(self, worktree: str | None, head: str, target: str) -> str:
+        """Push; where the remote's branch has moved, merge that in and push again. The commit that arrived."""
         remote, ref = git.push_target(self.repo, self.branch)
-        result = git.push(self.repo, remote, commit, ref)
-        if result.status == 0:
-            return
-        behind = "[rejected]" in result.stderr
-        why = "it has commits that this repository has not" if behind else result.stderr.strip()[-1000:]
+        for _attempt in range(_ATTEMPTS):
+            result = git_remote.push(self.repo, remote, target, ref)
+            if result.status == 0:
+                return target
+            refusal = git_remote.refusal(result, git_remote.url_of(self.repo, remote), self.repo.runner.name)
+            if not refusal.moved:
+                raise CommandFailed(
+                    self.group.name,
+                    f"{remote} refused the push to {ref}: {refusal.why}. Branch {self.branch} was left as it was, and the "
+                    f"candidate was kept",
+                    f"{refusal.hint}, and then run: git -C {self.repo.path} push {remote} {target}:{ref}",
+                    result=result,
+                )
+            theirs = git_remote.fetched(self.repo, remote, ref)
+            if theirs is None:
+                continue
+            target = self._merged(theirs, self.candidate if git.is_ancestor(self.repo, head, theirs) else target)
+            if worktree:
+                self._require_clean(worktree, git.changed_paths(self.repo, head, target))
         raise CommandFailed(
             self.group.name,
-            f"{remote} refused the push to {ref}: {why}. Branch {self.branch} was left as it was, and the candidate was kept",
-            "Run git pull, and accept the candidate again." if behind else "Mend that, and accept the candidate again.",
-            result=result,
+            f"{ref} of {remote} kept moving while the candidate was to be pushed; it was kept",
+            "Try again.",
         )
 
 
