@@ -15,8 +15,9 @@ from ansible.utils.display import Display
 
 from ..module_utils import git
 from ..module_utils.candidate import known_good_ref
+from ..module_utils.clones import give_known_good, is_clone
 from ..module_utils.durations import seconds
-from ..module_utils.errors import BadInput, FlotillaError
+from ..module_utils.errors import BadInput, CommandFailed, FlotillaError
 from ..module_utils.git_notes import join
 from ..module_utils.ledger import HostRecord, Rollout, Source, as_dict, in_order
 from ..module_utils.ledger_record import Occasion, Report, Standing, as_rollout, read, record, settle, standing
@@ -104,8 +105,12 @@ class ActionModule(FlotillaAction):
         ledger = _Ledger(self.builder(), groups, int(time.time()), check=self.check_mode)
         added = ledger.record(reports, occasion)
         recorded = {rollout.group for rollout in added}
-        joined = ledger.join() if options["sync"] else set()
+        # A clone has had the remote's lines from the fetch before; what is new has to get there.
+        exchanges = options["sync"] or (options["state"] == "recorded" and ledger.in_clone)
+        joined = ledger.join() if exchanges else set()
         moved, warnings = ledger.settle()
+        if exchanges:
+            warnings |= ledger.give_known_good(set(moved))
         results = {}
         for group in groups:
             name = group.name
@@ -159,6 +164,24 @@ class _Ledger:
         join(self._repo, remote, self._token)
         self._rollouts = read(self._repo)
         return {rollout.group for rollout in self._rollouts if rollout.key not in before}
+
+    @property
+    def in_clone(self) -> bool:
+        """Whether the repository is a clone of ours."""
+        return is_clone(self._repo)
+
+    def give_known_good(self, moved: set[str]) -> dict[str, list[str]]:
+        """Push those refs that have moved, or that never arrived; warnings for those that the remote does not take."""
+        if self._check:
+            return {}
+        remote, _ref = git.push_target(self._repo, self._groups[0].branch or git.current_branch(self._repo) or "HEAD")
+        warnings = {}
+        for group in self._groups:
+            try:
+                give_known_good(self._repo, remote, group.name, anew=group.name in moved)
+            except CommandFailed as error:
+                warnings[group.name] = [str(error)]
+        return warnings
 
     def settle(self) -> tuple[dict[str, tuple[str | None, str]], dict[str, list[str]]]:
         """Move known-good: for each group where it moved, from where and to where; and warnings where it could not."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from . import git, git_remote
 from .builder_files import held, write_file
-from .errors import BadInput, FlotillaError, masked
+from .errors import BadInput, CommandFailed, FlotillaError, masked
 from .git_notes import NOTES, absorb
 from .git_remote import Listed
 from .runner import Runner, checked
@@ -69,6 +69,21 @@ def clone_path(url: str, folder: str) -> str:
 def is_clone(repo: git.Repository) -> bool:
     """Whether this is a clone of ours, so that landing in it is nothing without a push."""
     return git.git(repo, "config", "--type=bool", "--get", "flotilla.clone").stdout.strip() == "true"
+
+
+def give_known_good(repo: git.Repository, remote: str, group: str, *, anew: bool) -> None:
+    """Push a group's known-good ref; anew: although nothing says that the remote has another. CommandFailed if it is refused."""
+    ref, theirs = f"{_KNOWN_GOOD}{group}", f"{_THEIR_KNOWN_GOOD}{group}"
+    commit, known = git.commit_of(repo, ref), git.commit_of(repo, theirs)
+    if commit is None or commit == known or not (anew or is_clone(repo)):
+        return
+    # The ledger says which is right, on either side: it may go back.
+    result = git_remote.push(repo, remote, f"+{commit}", ref)
+    if result.status != 0:
+        why = git_remote.refusal(result, git_remote.url_of(repo, remote), repo.runner.name).why
+        raise CommandFailed(repo.subject, f"{remote} did not take {ref}: {why}", "It is kept here.", result=result)
+    if is_clone(repo):
+        git.update_ref(repo, theirs, commit, known, "flotilla: push")
 
 
 @dataclass(frozen=True, slots=True)

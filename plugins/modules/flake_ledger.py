@@ -119,6 +119,8 @@ options:
     description:
       - Exchange the ledger with the remote that the group's branch is pushed to. Fetch its notes, merge them with ours, and push
         what comes of it. Not done in check mode.
+      - Known-good refs that have moved are pushed, too, so that a commit that never landed can be fetched elsewhere.
+      - In a clone of M(flotilla.nixos.flake_clone), what is V(recorded) is always exchanged.
       - The lines are recorded here even if that fails.
     type: bool
     default: false
