@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import quote
 
-from .errors import CommandFailed, NixTooOld
-from .nix_messages import explained
+from .errors import BadInput, CommandFailed, NixTooOld
+from .nix_messages import explained, parsed
 from .runner import QUICK, Runner, RunResult, checked
 
 #: Relative path inputs (`path:../..`) keep their locks stable since 2.26; before, they silently evaluate an old copy.
@@ -132,6 +132,30 @@ def source_path(runner: Runner, ref: str, *, reference_lock: str | None = None) 
     except (ValueError, KeyError, TypeError):
         return None
     return path if isinstance(path, str) else None
+
+
+def require_syntax(runner: Runner, path: str, text: str) -> None:
+    """BadInput with nix's message if a text is no nix expression. path: for the message."""
+    result = runner.run(["nix-instantiate", "--parse", "-"], stdin=text)
+    if result.status != 0:
+        message = parsed(result.stderr)
+        place = next((f"{path}:{line}" for _file, line in message.positions), path)
+        raise BadInput(place, f"nix cannot read what would be written there: {message.text}", "Nothing was changed.")
+
+
+def require_flake_file(runner: Runner, subject: str, text: str) -> None:
+    """BadInput with nix's message if a text is no flake.nix; its outputs are not evaluated, so that it needs no lock."""
+    outputs = 'assert builtins.isFunction f.outputs || throw "outputs is not a function"; true'
+    expression = f"let f = (\n{text}\n); in builtins.deepSeq (f.inputs or {{ }}) ({outputs})"
+    result = runner.run(["nix-instantiate", "--eval", "--strict", "--json", "-"], stdin=expression)
+    if result.status != 0:
+        raise BadInput(subject, f"its flake.nix does not evaluate: {parsed(result.stderr).text}", "Nothing was changed.")
+
+
+def current_system(runner: Runner) -> str:
+    """The platform of the machine there, as in x86_64-linux."""
+    result = runner.run(["nix-instantiate", "--eval", "--json", "--expr", "builtins.currentSystem"])
+    return str(json.loads(checked(result, runner.name, "nix does not say its platform").stdout))
 
 
 def build(
