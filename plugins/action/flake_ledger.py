@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -19,7 +20,7 @@ from ..module_utils.clones import give_known_good, is_clone
 from ..module_utils.durations import seconds
 from ..module_utils.errors import BadInput, CommandFailed, FlotillaError
 from ..module_utils.git_notes import join
-from ..module_utils.ledger import HostRecord, Rollout, Source, as_dict, in_order
+from ..module_utils.ledger import Ending, HostRecord, Rollout, Source, as_dict, in_order, origins
 from ..module_utils.ledger_record import Occasion, Report, Standing, as_rollout, read, record, settle, standing
 from ..module_utils.outcome import Outcome
 from ..module_utils.runner import Runner
@@ -57,6 +58,7 @@ _ROLLOUT: dict[str, dict[str, Any]] = {
     "soak": {"type": "str", "default": "0"},
     "branch": {"type": "str"},
     "landed": {"type": "str"},
+    "rollback": {"type": "bool", "default": False},
 }
 
 
@@ -65,22 +67,26 @@ class ActionModule(FlotillaAction):
 
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "groups": GROUPS,
-        "state": {"type": "str", "choices": ["recorded", "settled"], "default": "recorded"},
+        "state": {"type": "str", "choices": ["begun", "recorded", "settled"], "default": "recorded"},
         "rollouts": {"type": "list", "elements": "dict", "options": _ROLLOUT},
         "id": {"type": "str"},
         "goal": {"type": "str", "choices": ["switch", "boot", "test", "dry-activate"], "default": "switch"},
         "started": {"type": "int"},
         "ended": {"type": "int"},
+        "forced": {"type": "str", "default": ""},
         "sync": {"type": "bool", "default": False},
         "continue_on_error": {"type": "bool", "default": False},
     }
-    SPEC_RULES: ClassVar[dict[str, Any]] = {"required_if": [("state", "recorded", ("rollouts", "id"))]}
+    SPEC_RULES: ClassVar[dict[str, Any]] = {
+        "required_if": [("state", state, ("rollouts", "id")) for state in ("begun", "recorded")]
+    }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Work on one repository after the other; one that fails does not keep the others from being written."""
         groups = groups_from_options(options["groups"])
         occasion = _occasion(options, task_vars, int(time.time()))
-        reports = _reports(groups, options["rollouts"] or [], occasion) if options["state"] == "recorded" else {}
+        begun = options["state"] == "begun"
+        reports = {} if options["state"] == "settled" else _reports(groups, options["rollouts"] or [], occasion, begun=begun)
         self.phase = "ledger"
         results: dict[str, dict[str, Any]] = {}
         errors: list[FlotillaError] = []
@@ -149,10 +155,20 @@ class _Ledger:
         """Add the reports' lines; those that are new."""
         added: list[Rollout] = []
         if reports:
-            new = [as_rollout(self._repo, report, occasion) for report in reports]
+            there = read(self._repo)
+            new = [as_rollout(self._repo, self._placed(report, there), occasion) for report in reports]
             added = record(self._repo, new, self._token, check=self._check)
         self._rollouts = [*read(self._repo), *(added if self._check else [])]
         return added
+
+    def _placed(self, report: Report, there: list[Rollout]) -> Report:
+        """A rollback belongs to the commit that its hosts have left, as far as the ledger knows it."""
+        if report.outcome is not Ending.ROLLED_BACK or report.commit is not None:
+            return report
+        left = {name: host.system for name, host in report.hosts.items() if host.system}
+        found = sorted(origins(there, report.group.name, left).values(), key=lambda origin: -origin.time)
+        commit = next((origin.commit for origin in found if git.commit_of(self._repo, origin.commit)), None)
+        return replace(report, commit=commit)
 
     def join(self) -> set[str]:
         """Exchange lines with the remote; the groups that have new ones."""
@@ -217,10 +233,12 @@ def _occasion(options: Mapping[str, Any], task_vars: Mapping[str, Any], now: int
     started = ended if options["started"] is None else options["started"]
     if started > ended:
         raise BadInput("started", f"{started} is later than the end of the rollout, {ended}", "Give both in Unix seconds.")
-    return Occasion(options["id"] or "", options["goal"], started, ended, by)
+    return Occasion(options["id"] or "", options["goal"], started, ended, by, options["forced"])
 
 
-def _reports(groups: list[UpdateGroup], rollouts: list[Mapping[str, Any]], occasion: Occasion) -> dict[str, Report]:
+def _reports(
+    groups: list[UpdateGroup], rollouts: list[Mapping[str, Any]], occasion: Occasion, *, begun: bool
+) -> dict[str, Report]:
     known = {group.name: group for group in groups}
     reports: dict[str, Report] = {}
     for given in rollouts:
@@ -240,6 +258,7 @@ def _reports(groups: list[UpdateGroup], rollouts: list[Mapping[str, Any]], occas
             soak=seconds(name, "flotilla_soak", given["soak"]),
             branch=given["branch"],
             landed=given["landed"],
+            outcome=Ending.BROKEN_OFF if begun else Ending.ROLLED_BACK if given["rollback"] else None,
         )
     return reports
 

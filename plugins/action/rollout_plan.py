@@ -10,6 +10,7 @@ from typing import Any
 from ..module_utils.durations import seconds
 from ..module_utils.planning import Findings, Pace, make_plan
 from ..module_utils.report import plan_lines
+from ..module_utils.rollout_record import beginnings
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.role_options import role_options
 from ..plugin_utils.values import plain
@@ -19,6 +20,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "locked": {"type": "dict", "default": {}},
     "built": {"type": "dict", "default": {}},
     "absent": {"type": "dict", "default": {}},
+    "ledger": {"type": "dict", "default": {}},
     "serial": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "max_fail_percentage": {"type": "float", "default": 0.0},
     "soak": {"type": "str", "default": "0"},
@@ -44,6 +46,7 @@ class ActionModule(FlotillaAction):
             built=options["built"].get("groups") or {},
             info={name: _info(given, name, hostvars[name]) for name in names},
             landing=options["landing"],
+            ahead=_ahead(options["ledger"].get("groups") or {}),
         )
         pace = {group["name"]: _pace(group["name"], given, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
@@ -57,7 +60,14 @@ class ActionModule(FlotillaAction):
             "order": order or ["all:!all"],
             "serial": [len(batch) for batch in plan.batches] or [1],
             "lines": lines,
+            "rollouts": beginnings(plan),
         }
+
+
+def _ahead(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The hosts that run something newer than their group is to get, or that may."""
+    hosts = {name: host for group in ledger.values() for name, host in (group.get("hosts") or {}).items()}
+    return {name: host for name, host in hosts.items() if host["ahead"] is not False}
 
 
 @dataclass(frozen=True, slots=True)

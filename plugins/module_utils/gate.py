@@ -30,7 +30,8 @@ class PlannedHost:
 class PlannedGroup:
     """An update group in the plan: the commit to deploy; base and candidate if its lock moves; error if it cannot go on.
 
-    dirty: the work tree is deployed, with changes that no commit has. soak: seconds until the commit is known-good.
+    dirty: the work tree is deployed, with changes that no commit has. known_good: what is deployed is what the group had proven.
+    soak: seconds until the commit is known-good.
     notes: what else there is to know of the update, as clauses.
     """
 
@@ -43,6 +44,7 @@ class PlannedGroup:
     error: str = ""
     max_fail_percentage: float = 0
     dirty: bool = False
+    known_good: bool = False
     soak: int = 0
     notes: Sequence[str] = ()
 

@@ -57,19 +57,17 @@ def _blobs(repo: git.Repository, names: Sequence[str]) -> list[str]:
     return texts
 
 
-def append(repo: git.Repository, wanted: Callable[[Sequence[Note]], Mapping[str, Sequence[str]]], token: str) -> bool:
-    """Add lines to commits' notes, in one step for all readers. False if there was nothing to add.
+def rewrite(repo: git.Repository, wanted: Callable[[Sequence[Note]], Mapping[str, Sequence[str]]], token: str) -> bool:
+    """Give commits' notes other lines, in one step for all readers. False if there was nothing to write.
 
-    wanted: what to add (commit → lines) to the notes that are there; asked again when another writer was faster. token: a
-    word that no other run has.
+    wanted: from the notes that are there to all lines of those that change, by commit; asked again when another writer was
+    faster. token: a word that no other run has.
     """
 
     def write(ref: str) -> bool:
-        there = notes(repo, ref)
-        lines = wanted(there)
-        texts = {note.commit: note.lines for note in there}
+        lines = wanted(notes(repo, ref))
         for commit, new in lines.items():
-            _set(repo, ref, commit, "".join(f"{line}\n" for line in (*texts.get(commit, ()), *new)))
+            _set(repo, ref, commit, "".join(f"{line}\n" for line in new))
         return bool(lines)
 
     return _swap(repo, write, token)

@@ -25,6 +25,7 @@ class Source(StrEnum):
 
     CANDIDATE = "candidate"
     HEAD = "head"
+    KNOWN_GOOD = "known_good"  # what the group had proven, whatever the head was
     WORKTREE = "worktree"  # with changes that no commit has
 
 
@@ -38,6 +39,8 @@ class Ending(StrEnum):
     NOT_STARTED = "not_started"  # failed before any host was touched
     UNREACHED = "unreached"  # no host was there
     UNFINISHED = "unfinished"  # was not to make anything permanent
+    BROKEN_OFF = "broken_off"  # has begun to touch hosts, and its end was not recorded: it goes on, or nobody knows
+    ROLLED_BACK = "rolled_back"  # nothing was rolled out: hosts were brought back on demand
 
 
 #: Goals that make a system permanent.
@@ -62,7 +65,8 @@ class Rollout:
     """A line of the ledger: one update group in one rollout.
 
     pins: input → url, rev and such. by: who and from where. reason: why it stopped. soak: how long the group had to run well
-    before its commit counts as known-good. landed: the branch's head after landing.
+    before its commit counts as known-good. landed: the branch's head after landing. forced: the reason that was given for
+    going against a refusal.
     """
 
     id: str
@@ -80,6 +84,7 @@ class Rollout:
     landed: str | None = None
     reason: str = ""
     soak: int = 0
+    forced: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,7 +114,7 @@ def ending(results: Iterable[Outcome], goal: str, *, halted: bool, touched: bool
     """How a rollout ended, by its hosts' results."""
     found = set(results)
     bad = any(result.bad for result in found)
-    if bad and not touched:
+    if (bad or Outcome.HELD in found) and not touched:
         return Ending.NOT_STARTED
     if halted:
         return Ending.HALTED
@@ -124,12 +129,15 @@ def ending(results: Iterable[Outcome], goal: str, *, halted: bool, touched: bool
 
 
 def to_line(rollout: Rollout) -> str:
-    """The line without its end: the same rollout always gives the same bytes, which merging by line needs."""
-    return json.dumps({"v": _VERSION, **as_dict(rollout)}, sort_keys=True, separators=(",", ":"))
+    """The line without its end: the same rollout always gives the same bytes, which merging by line needs.
+
+    Lines of rollouts that one controller has named sort by time, as git does when it merges notes.
+    """
+    return json.dumps({**as_dict(rollout), "v": _VERSION})
 
 
 def as_dict(rollout: Rollout) -> dict[str, Any]:
-    """The rollout as plain values, times as text (UTC)."""
+    """The rollout as plain values, times as text (UTC), in the order in which a person reads."""
     hosts = {
         name: {
             "result": str(host.result),
@@ -138,23 +146,24 @@ def as_dict(rollout: Rollout) -> dict[str, Any]:
             "time": iso(host.time),
             **({"reason": host.reason} if host.reason else {}),
         }
-        for name, host in rollout.hosts.items()
+        for name, host in sorted(rollout.hosts.items())
     }
     return {
         "id": rollout.id,
         "group": rollout.group,
-        "commit": rollout.commit,
+        "outcome": str(rollout.outcome),
+        "reason": rollout.reason,
+        **({"forced": rollout.forced} if rollout.forced else {}),
+        "hosts": hosts,
         "source": str(rollout.source),
         "goal": rollout.goal,
-        "outcome": str(rollout.outcome),
-        "started": iso(rollout.started),
-        "ended": iso(rollout.ended),
-        "hosts": hosts,
-        "pins": {name: dict(pin) for name, pin in rollout.pins.items()},
-        "by": dict(rollout.by),
+        "commit": rollout.commit,
         "branch": rollout.branch,
         "landed": rollout.landed,
-        "reason": rollout.reason,
+        "pins": {name: dict(sorted(pin.items())) for name, pin in sorted(rollout.pins.items())},
+        "by": dict(sorted(rollout.by.items())),
+        "started": iso(rollout.started),
+        "ended": iso(rollout.ended),
         "soak": rollout.soak,
     }
 
@@ -181,6 +190,7 @@ def parse_line(line: str) -> Rollout | None:
             landed=value["landed"],
             reason=_text(value["reason"]),
             soak=int(value["soak"]),
+            forced=_text(value.get("forced", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
@@ -208,13 +218,17 @@ def _unix(text: str) -> int:
 
 
 def in_order(rollouts: Iterable[Rollout], group: str | None = None) -> list[Rollout]:
-    """Each rollout once, those that ended first first; only the group's, if one is given."""
+    """Each rollout once, those that ended first first; only the group's, if one is given. An end takes its beginning's place."""
     found: dict[tuple[str, str], Rollout] = {}
     for rollout in rollouts:
         if group in (None, rollout.group):
             other = found.get(rollout.key)
-            found[rollout.key] = rollout if other in (None, rollout) else min(rollout, other, key=to_line)
+            found[rollout.key] = rollout if other in (None, rollout) else min(rollout, other, key=_end_first)
     return sorted(found.values(), key=lambda rollout: (rollout.ended, rollout.started, rollout.key))
+
+
+def _end_first(rollout: Rollout) -> tuple[bool, str]:
+    return rollout.outcome is Ending.BROKEN_OFF, to_line(rollout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +277,15 @@ def proofs(rollouts: Iterable[Rollout], group: str) -> list[Proof]:
 
 
 def _ends(proof: Proof, line: Rollout) -> bool:
+    late = line.source is Source.KNOWN_GOOD
+    if line.outcome is Ending.BROKEN_OFF:
+        # Nobody knows which of them has moved.
+        planned = {name for name, host in line.hosts.items() if host.result is Outcome.PLANNED}
+        return bool(planned & proof.systems.keys() if late else planned)
     if not line.deployed(proof.commit):
-        # Somebody may have brought hosts elsewhere by hand.
+        # Somebody may have brought hosts elsewhere by hand. Late hosts catch up without disturbing those that are ahead.
         elsewhere = any(system != proof.systems.get(name, system) for name, system in line.running.items())
-        return elsewhere or line.any(*_MOVED)
+        return elsewhere or (line.any(*_MOVED) and not late) or line.outcome is Ending.ROLLED_BACK
     return line.any(Outcome.FAILED, Outcome.ROLLED_BACK) and line.outcome is not Ending.NOT_STARTED
 
 
@@ -277,9 +296,9 @@ def _after(proof: Proof, line: Rollout) -> Proof:
     soak = proof.soak if proof.good_from <= line.ended else line.soak
     if line.deployed(proof.commit):
         return replace(proof, soak=soak, systems={**proof.systems, **line.running})
-    if proof.systems.items() <= line.running.items():
+    if line.source is not Source.KNOWN_GOOD and proof.systems.items() <= line.running.items():
         return replace(proof, commit=line.commit, soak=soak, systems=line.running)
-    # It has shown too little of the group to take the place of a commit that has shown more.
+    # It has shown too little of the group to take the place of a commit that has shown more, or is one of before.
     return proof
 
 
@@ -306,6 +325,8 @@ class Deferral:
     system: str | None
     reason: str
     missed: int = 1
+    #: All commits that missed it.
+    commits: frozenset[str] = frozenset()
 
 
 def deferred(rollouts: Iterable[Rollout], group: str) -> list[Deferral]:
@@ -317,9 +338,15 @@ def deferred(rollouts: Iterable[Rollout], group: str) -> list[Deferral]:
     for line in in_order(rollouts):
         for name, host in line.hosts.items():
             if host.result is Outcome.DEFERRED and line.group == group:
-                before = late.get(name)
-                since, missed = (before.since, before.missed + 1) if before else (line.started, 1)
-                late[name] = Deferral(name, group, since, line.commit, host.system, host.reason, missed)
+                before = late.get(name) or Deferral(name, group, line.started, line.commit, None, "", 0)
+                late[name] = replace(
+                    before,
+                    commit=line.commit,
+                    system=host.system,
+                    reason=host.reason,
+                    missed=before.missed + 1,
+                    commits=before.commits | {line.commit},
+                )
             elif host.result in (*_RUNS, Outcome.STAGED) and line.goal in _LASTING:
                 late.pop(name, None)
     return [late[name] for name in sorted(late)]
@@ -328,3 +355,57 @@ def deferred(rollouts: Iterable[Rollout], group: str) -> list[Deferral]:
 def last_rollouts(rollouts: Iterable[Rollout], group: str, count: int) -> Sequence[Rollout]:
     """The group's newest rollouts, newest first."""
     return in_order(rollouts, group)[::-1][:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a host was seen with: a system, the commit that it came from, and the end of the rollout that says so."""
+
+    commit: str
+    system: str | None
+    time: int
+
+
+def last_ran(rollouts: Iterable[Rollout], group: str) -> dict[str, Ran]:
+    """What each host last ran at the end of a rollout of the group, by name."""
+    found: dict[str, Ran] = {}
+    for line in in_order(rollouts, group):
+        found |= {name: Ran(line.commit, system, line.ended) for name, system in line.running.items()}
+    return found
+
+
+def origins(rollouts: Iterable[Rollout], group: str, running: Mapping[str, str]) -> dict[str, Ran]:
+    """Where the systems that hosts run came from: the group's newest rollout that had this system for the host.
+
+    Whatever that rollout made of the host: it runs the system, so that it came to it.
+    """
+    found: dict[str, Ran] = {}
+    for line in in_order(rollouts, group):
+        for name, host in line.hosts.items():
+            if host.system is not None and host.system == running.get(name):
+                found[name] = Ran(line.commit, host.system, line.ended)
+    return found
+
+
+def is_news(rollouts: Sequence[Rollout], line: Rollout) -> bool:
+    """False for a rollout that found everything as the ledger has it, so that one every night does not add a line every night.
+
+    News are hosts that were touched, failed or held; a commit that hosts were not yet seen with; a proof; a host that is late, or
+    missed another commit, or is no longer late; a landing, and whatever went wrong.
+    """
+    quiet = all(host.result in (Outcome.UNCHANGED, Outcome.DEFERRED) for host in line.hosts.values())
+    if not quiet or line.landed or line.forced or (line.reason and line.outcome is not Ending.UNREACHED):
+        return True
+    ran, late = last_ran(rollouts, line.group), {found.host: found for found in deferred(rollouts, line.group)}
+    if any(_is_news(name, host, line, ran, late) for name, host in line.hosts.items()):
+        return True
+    return proofs(rollouts, line.group)[-1:] != proofs([*rollouts, line], line.group)[-1:]
+
+
+def _is_news(name: str, host: HostRecord, line: Rollout, ran: Mapping[str, Ran], late: Mapping[str, Deferral]) -> bool:
+    if host.result is Outcome.DEFERRED:
+        return name not in late or line.commit not in late[name].commits
+    before = ran.get(name)
+    if name in late or before is None or before.system != host.system:
+        return True
+    return before.commit != line.commit and line.source in (Source.HEAD, Source.CANDIDATE)

@@ -10,15 +10,18 @@ from typing import Any
 from . import git
 from .candidate import known_good_ref
 from .errors import BadInput, FlotillaError, masked
-from .git_notes import Note, append, notes
+from .git_notes import Note, notes, rewrite
 from .ledger import (
     Deferral,
+    Ending,
     HostRecord,
     Proof,
     Rollout,
     Source,
     deferred,
     ending,
+    in_order,
+    is_news,
     known_good,
     parse_line,
     soaking,
@@ -32,7 +35,8 @@ from .update_group import UpdateGroup
 class Report:
     """What is to be recorded of one group. commit None: the head of its branch, where not even that came out.
 
-    touched: whether any host was. halted: whether the gate stopped the group.
+    touched: whether any host was. halted: whether the gate stopped the group. outcome: where it does not follow from these and
+    the hosts.
     """
 
     group: UpdateGroup
@@ -45,17 +49,19 @@ class Report:
     soak: int = 0
     branch: str | None = None
     landed: str | None = None
+    outcome: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """What the groups of one rollout share. id: no other rollout has it. by: who and from where."""
+    """What the groups of one rollout share. id: no other rollout has it. by: who and from where. forced: see Rollout."""
 
     id: str
     goal: str
     started: int
     ended: int
     by: Mapping[str, str] = field(default_factory=dict)
+    forced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,16 @@ def standing(repo: git.Repository, group: UpdateGroup, rollouts: Sequence[Rollou
     )
 
 
+def is_ahead(repo: git.Repository, wanted: str, there: str) -> bool | None:
+    """Whether a commit is a strict ancestor of what is there already, so that deploying it would be a downgrade.
+
+    None if the repository does not have what is there: then it is probably older than what was rolled out from elsewhere.
+    """
+    if wanted == there:
+        return False
+    return git.is_ancestor(repo, wanted, there) if git.commit_of(repo, there) else None
+
+
 def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Rollout:
     """The line for a report; BadInput if the repository does not have its commit."""
     group = report.group
@@ -110,7 +126,7 @@ def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Roll
         commit=commit,
         source=report.source,
         goal=occasion.goal,
-        outcome=ending(results, occasion.goal, halted=report.halted, touched=report.touched),
+        outcome=report.outcome or ending(results, occasion.goal, halted=report.halted, touched=report.touched),
         started=occasion.started,
         ended=occasion.ended,
         hosts=report.hosts,
@@ -120,6 +136,7 @@ def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Roll
         landed=report.landed,
         reason=report.reason,
         soak=report.soak,
+        forced=occasion.forced,
     )
 
 
@@ -139,25 +156,42 @@ def _pins(repo: git.Repository, group: UpdateGroup, commit: str) -> dict[str, di
 
 
 def record(repo: git.Repository, rollouts: Sequence[Rollout], token: str, *, check: bool = False) -> list[Rollout]:
-    """Add the rollouts to the ledger, in one step; those that it did not have (the same id and group) are returned.
+    """Add the rollouts to the ledger, in one step; those that are news to it are returned (see ledger.is_news).
 
-    check: only say which these are.
+    What it has (the same id and group) is no news, unless that is the beginning of a rollout and this its end, which takes its
+    place. check: only say which these are.
     """
     added: list[Rollout] = []
 
     def wanted(there: Sequence[Note]) -> dict[str, list[str]]:
-        known = {rollout.key for rollout in _rollouts(there)}
-        added[:] = [rollout for rollout in rollouts if rollout.key not in known]
-        lines: dict[str, list[str]] = {}
-        for rollout in added:
-            lines.setdefault(rollout.commit, []).append(to_line(rollout))
-        return lines
+        known = in_order(_rollouts(there))
+        added[:] = _news(known, rollouts)
+        ended = {rollout.key for rollout in added}
+        changed: dict[str, list[str]] = {}
+        lines = {note.commit: note.lines for note in there}
+        for commit in {rollout.commit for rollout in (*added, *known) if rollout.key in ended}:
+            kept = [line for line in lines.get(commit, []) if (found := parse_line(line)) is None or found.key not in ended]
+            changed[commit] = [*kept, *(to_line(rollout) for rollout in added if rollout.commit == commit)]
+        return changed
 
     if check:
         wanted(notes(repo))
     else:
-        append(repo, wanted, token)
+        rewrite(repo, wanted, token)
     return added
+
+
+def _news(known: Sequence[Rollout], rollouts: Sequence[Rollout]) -> list[Rollout]:
+    there = {rollout.key: rollout for rollout in known}
+    return [
+        rollout
+        for rollout in rollouts
+        if (is_news(known, rollout) if (before := there.get(rollout.key)) is None else _ends(before, rollout))
+    ]
+
+
+def _ends(before: Rollout, rollout: Rollout) -> bool:
+    return before.outcome is Ending.BROKEN_OFF and rollout.outcome is not Ending.BROKEN_OFF
 
 
 def settle(repo: git.Repository, group: UpdateGroup, rollouts: Sequence[Rollout], now: int, *, check: bool = False) -> bool:

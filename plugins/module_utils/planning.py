@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .batches import Size, schedule
@@ -14,13 +14,17 @@ from .outcome import Outcome, without_subject
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Results of the stages before: groups as their modules take them; locked and built by group; info by host."""
+    """Results of the stages before: groups as their modules take them; locked and built by group; info by host.
+
+    ahead: hosts that run something newer than they would get, with what flake_ledger_info says of it.
+    """
 
     groups: Sequence[Mapping[str, Any]]
     locked: Mapping[str, Mapping[str, Any]]
     built: Mapping[str, Mapping[str, Any]]
     info: Mapping[str, Mapping[str, Any]]
     landing: bool = False
+    ahead: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ def _group(group: Mapping[str, Any], findings: Findings, pace: Pace) -> PlannedG
         error=error,
         max_fail_percentage=pace.max_fail_percentage,
         dirty=bool(built.get("dirty")),
+        known_good=bool(locked.get("known_good")),
         soak=pace.soak,
         notes=list(locked.get("notes") or []),
     )
@@ -98,12 +103,13 @@ def _host(name: str, group: PlannedGroup, findings: Findings) -> PlannedHost:
     build = (findings.built.get(group.name, {}).get("hosts") or {}).get(name, {})
     info = findings.info.get(name, {})
     system, running = build.get("system"), info.get("running")
-    outcome, reason = _known(name, group, build, info)
+    outcome, reason = _known(name, group, build, findings)
     return PlannedHost(name, group.name, system, running, outcome, reason)
 
 
-def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], info: Mapping[str, Any]) -> tuple[Outcome | None, str]:
+def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], findings: Findings) -> tuple[Outcome | None, str]:
     """The outcome that is certain before anything is touched, and why."""
+    info = findings.info.get(name, {})
     if group.error:
         return Outcome.FAILED, group.error
     if build.get("failed") or not build.get("system"):
@@ -118,7 +124,18 @@ def _known(name: str, group: PlannedGroup, build: Mapping[str, Any], info: Mappi
         return Outcome.FAILED, f"its system is for {here}, and the host is {there}. Correct the host's platform in its flake."
     if _right(build["system"], info):
         return Outcome.UNCHANGED, ""
+    if name in findings.ahead and info.get("running") != build["system"]:
+        return Outcome.HELD, _downgrade(group, findings.ahead[name])
     return None, ""
+
+
+def _downgrade(group: PlannedGroup, ran: Mapping[str, Any]) -> str:
+    """Why a host is left alone that runs something newer. ran: what the ledger says of that."""
+    what = f"it runs commit {str(ran['commit'])[:12]}, rolled out {ran['time']}"
+    hint = "Bring the repository up to date (git pull), or allow it: -e flotilla_allow_downgrade=true"
+    if ran.get("ahead") is None:
+        return f"{what}, which this repository does not have: this may be a downgrade. {hint}"
+    return f"{what}, which {str(group.commit)[:12]} comes before: this would be a downgrade. {hint}"
 
 
 def _right(system: str, info: Mapping[str, Any]) -> bool:

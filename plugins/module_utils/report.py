@@ -43,7 +43,7 @@ def plan_lines(plan: Plan) -> list[str]:
 def _group_lines(plan: Plan, group: PlannedGroup) -> list[str]:
     members = plan.members(group.name)
     commit = f" at {group.commit[:12]}" if group.commit else ""
-    kind = f" (candidate on {group.branch})" if group.candidate else ""
+    kind = f" (candidate on {group.branch})" if group.candidate else " (known-good)" if group.known_good else ""
     lines = [f"  {group.name}: {_count(members)}{commit}{kind}"]
     lines += [f"    {change_line(change)}" for change in group.changes]
     lines += [f"    {note}" for note in group.notes]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .conclusion import Conclusion
-from .gate import Plan, PlannedGroup
+from .gate import Plan, PlannedGroup, PlannedHost
 from .ledger import Source
 from .outcome import Outcome
 
@@ -35,9 +35,38 @@ def records(plan: Plan, end: Conclusion, accepted: Mapping[str, Any]) -> list[di
     ]
 
 
+def beginnings(plan: Plan) -> list[dict[str, Any]]:
+    """The same for those groups of which hosts are about to be touched, as far as it is known before."""
+    return [
+        {
+            "group": name,
+            "commit": group.commit,
+            "source": str(_source(group)),
+            "reason": "its end was not recorded",
+            "soak": str(group.soak),
+            "branch": group.branch,
+            "hosts": [_beginning(plan.hosts[host]) for host in plan.members(name)],
+        }
+        for name, group in plan.groups.items()
+        if any(plan.hosts[host].outcome is None for host in plan.members(name))
+    ]
+
+
+def _beginning(host: PlannedHost) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "result": str(host.outcome or Outcome.PLANNED),
+        "system": host.system,
+        "previous": host.previous,
+        "reason": host.reason,
+    }
+
+
 def _source(group: PlannedGroup) -> Source:
     if group.dirty:
         return Source.WORKTREE
+    if group.known_good:
+        return Source.KNOWN_GOOD
     return Source.CANDIDATE if group.candidate and group.candidate == group.commit else Source.HEAD
 
 

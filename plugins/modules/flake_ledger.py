@@ -13,13 +13,17 @@ description:
   - Keeps the ledger of rollouts in the fleet's git repository, on the machine that the task is for or is delegated to (the
     builder). No target is touched, and no branch, no index and no file in the work tree.
   - A rollout is one line of JSON for each update group, in the git note of the commit that was rolled out
-    (C(refs/notes/flotilla)). C(git log --notes=flotilla) shows it. Lines are only ever added, whoever else writes meanwhile, and
+    (C(refs/notes/flotilla)). C(git log --notes=flotilla) shows it. No line is ever lost, whoever else writes meanwhile, and
     C(git notes merge -s cat_sort_uniq) joins the notes of two controllers.
+  - A rollout that found everything as the ledger has it adds no line. News are hosts that were touched, failed or held, a commit
+    that the hosts were not yet seen with, a host that is late or no longer, a proof, a landing.
   - B(Known-good) is the commit that a group has proven. Every host that was reached runs and has confirmed its system, and the
     group's soak has passed since without a host of that commit failing or being rolled back. C(refs/flotilla/known-good/GROUP)
     names it. What is known-good follows from the lines alone, so that every controller that has them says the same.
-  - A rollout of another commit ends a soak when it moves a host. Where a new commit has the very systems that the hosts run, the
-    soak goes on under its name. Later failures of a commit whose soak is over do not take it back.
+  - A rollout of another commit ends a soak when it moves a host. So does one that was broken off, as nobody knows what it did,
+    and a host that was brought back on demand. Late hosts that get what is known-good do not disturb the soak of the others.
+  - Where a new commit has the very systems that the hosts run, the soak goes on under its name. Later failures of a commit whose
+    soak is over do not take it back.
   - Hosts that a limit (C(-l)) left out do not count, as those that were not reached do not.
   - Work trees with changes that no commit has, and the goals V(test) and V(dry-activate), prove nothing.
   - Needs git 2.38 or newer on the builder. Where git has no identity (C(user.name) and C(user.email)), the notes are written
@@ -29,13 +33,15 @@ options:
     description:
       - V(recorded) adds the O(rollouts) to the ledger, and then does what V(settled) does. A rollout that is there already (the
         same O(id) and group) is not added again.
+      - V(begun) adds the O(rollouts), with the outcome V(broken_off). V(recorded) with the same O(id) and group puts the end in
+        its place. If that never comes, the ledger says that hosts may have been touched, and that nobody knows.
       - V(settled) lets the ref of each group's known-good commit name what the ledger proves by now, for soaks that have ended
         meanwhile. Where nothing is proven, a ref that is there stays.
     type: str
-    choices: [recorded, settled]
+    choices: [begun, recorded, settled]
     default: recorded
   rollouts:
-    description: What to record, once for each group. Required with O(state=recorded).
+    description: What to record, once for each group. Required with O(state=recorded) and O(state=begun).
     type: list
     elements: dict
     suboptions:
@@ -47,9 +53,11 @@ options:
         description: The commit that was rolled out. Without one, the head of the group's branch.
         type: str
       source:
-        description: Whether that was a candidate, the head of the branch, or the work tree with changes that no commit has.
+        description:
+          - Whether that was a candidate, the head of the branch, what the group had proven, or the work tree with changes that no
+            commit has.
         type: str
-        choices: [candidate, head, worktree]
+        choices: [candidate, head, known_good, worktree]
         default: head
       halted:
         description: Whether the group was stopped.
@@ -73,6 +81,13 @@ options:
       landed:
         description: The branch's head after the candidate landed.
         type: str
+      rollback:
+        description:
+          - Whether nothing was rolled out, and hosts were brought back on demand instead. Their C(system) is the one that they
+            have left then, and C(previous) the one that they run again.
+          - Without a O(rollouts[].commit), it is recorded on the commit that the ledger knows what they have left by.
+        type: bool
+        default: false
       hosts:
         description: The hosts that the rollout was for.
         type: list
@@ -102,7 +117,7 @@ options:
             type: str
             default: ""
   id:
-    description: A word that no other rollout has. Required with O(state=recorded).
+    description: A word that no other rollout has. Required with O(state=recorded) and O(state=begun).
     type: str
   goal:
     description: What was to be done on the hosts.
@@ -115,6 +130,10 @@ options:
   ended:
     description: When it ended, in Unix seconds. Without it, now.
     type: int
+  forced:
+    description: The reason that was given for going against a refusal, if any.
+    type: str
+    default: ""
   sync:
     description:
       - Exchange the ledger with the remote that the group's branch is pushed to. Fetch its notes, merge them with ours, and push
@@ -254,7 +273,7 @@ groups:
           description: Why it was not reached.
           type: str
         missed:
-          description: How many rollouts have missed it.
+          description: How many of the rollouts that are recorded have missed it.
           type: int
     rollouts:
       description: The group's last rollout.
@@ -271,7 +290,7 @@ groups:
           description: The commit that was rolled out.
           type: str
         source:
-          description: V(candidate), V(head) of the branch, or V(worktree) with changes that no commit has.
+          description: V(candidate), V(head) of the branch, V(known_good), or V(worktree) with changes that no commit has.
           type: str
         goal:
           description: What was to be done on the hosts.
@@ -281,7 +300,8 @@ groups:
             - V(complete) if every host that was reached runs and has confirmed its system; V(staged) if some wait
               for their next boot; V(partial) if it went on although hosts failed; V(halted); V(not_started) if it failed
               before any host was touched; V(unreached) if no host was there; V(unfinished) if it was not to make
-              anything permanent.
+              anything permanent; V(broken_off) if it has begun and its end is not recorded, so that it goes on still or was
+              killed; V(rolled_back) if hosts were brought back on demand.
             - Only V(complete) proves a commit.
           type: str
         started:
@@ -302,6 +322,10 @@ groups:
         soak:
           description: The group's soak in this rollout, in seconds.
           type: int
+        forced:
+          description: The reason that was given for going against a refusal.
+          returned: if there was one
+          type: str
         by:
           description: Who and from where. C(user), C(controller), and from AWX C(awx_user), C(awx_job), C(awx_template).
           type: dict

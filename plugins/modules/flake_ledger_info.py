@@ -20,6 +20,12 @@ options:
     description: How many rollouts of each group to return.
     type: int
     default: 10
+  running:
+    description:
+      - The systems that hosts run now, by host. RV(groups) then says of each from which rollout of its group that came, and
+        whether the group's C(commit) (without one, the head of its branch) is older.
+      - Without it, what each host ran at the end of its last rollout.
+    type: dict
 extends_documentation_fragment:
   - flotilla.nixos.attributes
   - flotilla.nixos.attributes.actiongroup
@@ -103,8 +109,25 @@ groups:
           description: Why it was not reached.
           type: str
         missed:
-          description: How many rollouts have missed it.
+          description: How many of the rollouts that are recorded have missed it.
           type: int
+    hosts:
+      description: What hosts run, by name; see O(running). Only those are in it of which the ledger knows.
+      type: dict
+      contains:
+        commit:
+          description: The commit that the system came from.
+          type: str
+        system:
+          description: The system.
+          type: str
+        time:
+          description: When that rollout ended.
+          type: str
+        ahead:
+          description: Whether the group's commit is an ancestor of this one; null if the repository does not have this one.
+          returned: with O(running)
+          type: bool
     rollouts:
       description: The group's last rollouts, newest first.
       type: list
@@ -120,7 +143,7 @@ groups:
           description: The commit that was rolled out.
           type: str
         source:
-          description: V(candidate), V(head) of the branch, or V(worktree) with changes that no commit has.
+          description: V(candidate), V(head) of the branch, V(known_good), or V(worktree) with changes that no commit has.
           type: str
         goal:
           description: What was to be done on the hosts.
@@ -130,7 +153,8 @@ groups:
             - V(complete) if every host that was reached runs and has confirmed its system; V(staged) if some wait
               for their next boot; V(partial) if it went on although hosts failed; V(halted); V(not_started) if it failed
               before any host was touched; V(unreached) if no host was there; V(unfinished) if it was not to make
-              anything permanent.
+              anything permanent; V(broken_off) if it has begun and its end is not recorded, so that it goes on still or was
+              killed; V(rolled_back) if hosts were brought back on demand.
             - Only V(complete) proves a commit.
           type: str
         started:
@@ -151,6 +175,10 @@ groups:
         soak:
           description: The group's soak in this rollout, in seconds.
           type: int
+        forced:
+          description: The reason that was given for going against a refusal.
+          returned: if there was one
+          type: str
         by:
           description: Who and from where. C(user), C(controller), and from AWX C(awx_user), C(awx_job), C(awx_template).
           type: dict

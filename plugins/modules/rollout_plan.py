@@ -34,6 +34,13 @@ options:
     description: Hosts that M(flotilla.nixos.rollout_sweep) did not find, so that nobody has looked at them.
     type: dict
     default: {}
+  ledger:
+    description:
+      - The result of M(flotilla.nixos.flake_ledger_info) with what the hosts run.
+      - A host that runs a commit which its group's comes before, or one that the repository does not have, is held, unless it
+        would get the same system.
+    type: dict
+    default: {}
   serial:
     description:
       - The size of each batch, as Ansible's C(serial) takes them. Percentages are of the hosts of a group that are to be updated,
@@ -119,6 +126,11 @@ serial:
   returned: success
   type: list
   elements: int
+rollouts:
+  description: What M(flotilla.nixos.flake_ledger) records with C(state=begun), for those groups of which hosts are to be touched.
+  returned: success
+  type: list
+  elements: dict
 lines:
   description: The plan as it was shown.
   returned: success

@@ -97,7 +97,7 @@ def test_a_rollout_stands_in_git_log(repo: Repo) -> None:
     rollout = line(repo, "one", inputs=["nixpkgs"], reason="pi-3 failed")
     assert record(opened(repo), [rollout], "t") == [rollout]
     shown = repo.git("log", "--notes=flotilla", "-1")
-    assert '"reason":"pi-3 failed"' in shown
+    assert '{"id": "one", "group": "sbcs", "outcome": "complete", "reason": "pi-3 failed", ' in shown
     assert rollout.pins == {"nixpkgs": {"url": "github:example/nixpkgs", "rev": "a" * 40, "date": "2025-11-20"}}
     assert read(opened(repo)) == [rollout]
     assert set(refs(repo)) == {"refs/heads/main", NOTES}

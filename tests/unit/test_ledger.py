@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.durations import seconds
@@ -20,7 +21,10 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import (
     deferred,
     ending,
     in_order,
+    is_news,
     known_good,
+    last_ran,
+    origins,
     parse_line,
     proofs,
     soaking,
@@ -46,6 +50,8 @@ def rollout(
     touched: bool = True,
     systems: str | None = None,
     name: str | None = None,
+    outcome: str | None = None,
+    **more: Any,
 ) -> Rollout:
     """A rollout of ten seconds that ended at a time. systems: what the hosts were to get, by the commit otherwise."""
     found = {
@@ -58,11 +64,12 @@ def rollout(
         commit=commit,
         source=Source(source),
         goal=goal,
-        outcome=ending([host.result for host in found.values()], goal, halted=halted, touched=touched),
+        outcome=Ending(outcome or ending([host.result for host in found.values()], goal, halted=halted, touched=touched)),
         started=at - 10,
         ended=at,
         hosts=found,
         soak=soak,
+        **more,
     )
 
 
@@ -79,6 +86,7 @@ def rollout(
         ("updated failed held", "switch", True, True, "halted"),
         ("deferred held", "switch", True, True, "halted"),
         ("failed held", "switch", True, False, "not_started"),
+        ("unchanged held", "switch", False, False, "not_started"),
         ("failed", "switch", False, False, "not_started"),
         ("deferred deferred", "switch", False, True, "unreached"),
         ("", "switch", False, True, "unreached"),
@@ -96,6 +104,8 @@ def test_how_a_rollout_ended(results: str, goal: str, halted: bool, touched: boo
 BAD = {"pi-1": "updated", "pi-2": "rolled_back"}
 TWO = {"pi-1": "updated", "pi-2": "updated"}
 SAME = {"pi-1": "unchanged", "pi-2": "unchanged"}
+PLAN = {"pi-1": "planned", "pi-2": "unchanged"}
+LATE = {"pi-1": "unchanged", "pi-2": "deferred"}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,73 @@ SAME = {"pi-1": "unchanged", "pi-2": "unchanged"}
             250,
             id="a commit that was deployed by hand",
         ),
+        pytest.param(
+            [rollout(100, "A"), rollout(200, "B", soak=50), rollout(220, "A", {"pi-3": "updated"}, source="known_good")],
+            250,
+            "B",
+            250,
+            id="a late host that caught up, while the next soaks",
+        ),
+        pytest.param(
+            [rollout(100, "A"), rollout(200, "B", soak=50), rollout(220, "A", source="known_good")],
+            999,
+            "A",
+            220,
+            id="a host that went back to it",
+        ),
+        pytest.param([rollout(100, "A", PLAN, outcome="broken_off")], 999, None, None, id="broken off"),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "B", PLAN, outcome="broken_off")],
+            999,
+            None,
+            None,
+            id="another that was broken off in the soak",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(200, "B", PLAN, outcome="broken_off")],
+            999,
+            "A",
+            150,
+            id="another that was broken off after the soak",
+        ),
+        pytest.param(
+            [
+                rollout(100, "A", TWO, soak=50),
+                rollout(120, "A", {"pi-3": "planned"}, outcome="broken_off", source="known_good"),
+            ],
+            150,
+            "A",
+            150,
+            id="a late host whose catching up was broken off",
+        ),
+        pytest.param(
+            [rollout(90, "A", PLAN, outcome="broken_off", name="r100"), rollout(100, "A", TWO)],
+            100,
+            "A",
+            100,
+            id="begun and ended",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "A", {"pi-1": "rolled_back"}, outcome="rolled_back")],
+            999,
+            None,
+            None,
+            id="brought back on demand in the soak",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(120, "H", {"pi-1": "rolled_back"}, outcome="rolled_back")],
+            999,
+            None,
+            None,
+            id="brought back on demand, from who knows what",
+        ),
+        pytest.param(
+            [rollout(100, "A", TWO, soak=50), rollout(160, "A", {"pi-1": "rolled_back"}, outcome="rolled_back")],
+            999,
+            "A",
+            150,
+            id="brought back on demand after the soak",
+        ),
     ],
 )
 def test_known_good(lines: list[Rollout], now: int, good: str | None, since: int | None) -> None:
@@ -247,6 +324,88 @@ def test_who_is_late(lines: list[Rollout], late: dict[str, tuple[int, str, int]]
     assert {d.host: (d.since, d.commit, d.missed) for d in deferred(lines, "sbcs")} == late
 
 
+@pytest.mark.parametrize(
+    ("lines", "last", "news"),
+    [
+        pytest.param([], rollout(200, "A", SAME), True, id="the first of all"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME), False, id="all as it was"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", {"pi-1": "unchanged"}), False, id="a part as it was"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", TWO), True, id="hosts were updated again"),
+        pytest.param([rollout(100, "A", {"pi-1": "updated"})], rollout(200, "A", SAME), True, id="a host that was not seen yet"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "B", SAME, systems="A"), True, id="another commit, the same systems"),
+        pytest.param(
+            [rollout(100, "A", TWO), rollout(150, "B", SAME, systems="A")],
+            rollout(200, "A", SAME, source="known_good"),
+            False,
+            id="what is known-good, the same systems",
+        ),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME, systems="B"), True, id="brought elsewhere by hand"),
+        pytest.param([rollout(100, "A", BAD)], rollout(200, "A", SAME), True, id="well again"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", LATE), True, id="late"),
+        pytest.param([rollout(100, "A", LATE)], rollout(200, "A", LATE), False, id="still late"),
+        pytest.param([rollout(100, "A", LATE)], rollout(200, "B", LATE, systems="A"), True, id="late, and missed another commit"),
+        pytest.param(
+            [rollout(100, "A", LATE), rollout(150, "B", {"pi-2": "deferred"})],
+            rollout(200, "A", {"pi-2": "deferred"}),
+            False,
+            id="missed what it had missed before",
+        ),
+        pytest.param([rollout(100, "A", LATE)], rollout(200, "A", SAME), True, id="no longer late"),
+        pytest.param(
+            [rollout(100, "A", {"pi-1": "deferred"})],
+            rollout(200, "A", {"pi-1": "deferred"}, reason="no host was reached"),
+            False,
+            id="nobody there again",
+        ),
+        pytest.param([rollout(100, "A", TWO, soak=50)], rollout(120, "A", SAME, soak=5), True, id="a shorter soak"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME, landed="A"), True, id="it has landed"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME, reason="it did not land"), True, id="it did not land"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME, forced="it is urgent"), True, id="forced"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", SAME, goal="test"), False, id="only to be tested"),
+        pytest.param([rollout(100, "A", TWO)], rollout(200, "A", {"pi-1": "held"}), True, id="held"),
+        pytest.param([rollout(100, "A", TWO, group="servers")], rollout(200, "A", SAME), True, id="another group's"),
+    ],
+)
+def test_what_is_news(lines: list[Rollout], last: Rollout, news: bool) -> None:
+    assert is_news(lines, last) is news
+
+
+def system(commit: str, host: str = "pi-1") -> str:
+    return f"/nix/store/{commit}-{host}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "running", "commit"),
+    [
+        pytest.param([], "A", None, id="an empty ledger"),
+        pytest.param([rollout(100, "A")], "A", "A", id="what it last ran"),
+        pytest.param([rollout(100, "A")], "X", None, id="brought elsewhere by hand"),
+        pytest.param([rollout(100, "A"), rollout(200, "B")], "A", "A", id="went back"),
+        pytest.param([rollout(100, "A"), rollout(200, "B", {"pi-1": "unchanged"}, systems="A")], "A", "B", id="two commits"),
+        pytest.param([rollout(100, "A"), rollout(200, "B", PLAN, outcome="broken_off")], "B", "B", id="of a killed controller"),
+        pytest.param([rollout(100, "A", {"pi-1": "failed"})], "A", "A", id="lost, and yet there"),
+        pytest.param([rollout(100, "A", group="servers")], "A", None, id="in another group before"),
+    ],
+)
+def test_where_a_system_comes_from(lines: list[Rollout], running: str, commit: str | None) -> None:
+    found = origins(lines, "sbcs", {"pi-1": system(running)}).get("pi-1")
+    assert (found and found.commit) == commit
+
+
+def test_what_hosts_last_ran() -> None:
+    lines = [rollout(100, "A", TWO), rollout(200, "B", {"pi-1": "updated", "pi-2": "rolled_back"})]
+    assert {name: ran.system for name, ran in last_ran(lines, "sbcs").items()} == {
+        "pi-1": system("B"),
+        "pi-2": system("A", "pi-2"),
+    }
+
+
+@given(st.booleans())
+def test_an_end_takes_the_place_of_its_beginning(turned: bool) -> None:
+    begun, done = rollout(90, "A", PLAN, outcome="broken_off", name="one"), rollout(100, "A", TWO, name="one")
+    assert in_order([done, begun] if turned else [begun, done]) == [done]
+
+
 def test_a_line_is_one_line_and_always_the_same() -> None:
     one = rollout(100, "A", {"pi-1": "updated", "pi-2": "failed"}, soak=5)
     other = replace(one, hosts=dict(reversed(list(one.hosts.items()))))
@@ -254,7 +413,7 @@ def test_a_line_is_one_line_and_always_the_same() -> None:
     assert "\n" not in line
     assert line.isascii()
     assert to_line(one) == to_line(other)
-    assert list(json.loads(line)) == sorted(json.loads(line))
+    assert list(json.loads(line))[:4] == ["id", "group", "outcome", "reason"]
 
 
 @pytest.mark.parametrize(
@@ -266,11 +425,11 @@ def test_a_line_is_one_line_and_always_the_same() -> None:
         "[]",
         "null",
         '{"v": 2}',
-        to_line(rollout(1, "A")).replace('"v":1', '"v":2'),
+        to_line(rollout(1, "A")).replace('"v": 1', '"v": 2'),
         to_line(rollout(1, "A")).replace("complete", "excellent"),
         to_line(rollout(1, "A")).replace("1970-01-01T00:00:01Z", "yesterday"),
         to_line(rollout(1, "A"))[:-1],
-        to_line(rollout(1, "A")).replace('"group":"sbcs"', '"group":7'),
+        to_line(rollout(1, "A")).replace('"group": "sbcs"', '"group": 7'),
     ],
 )
 def test_lines_that_are_not_ours(line: str) -> None:
