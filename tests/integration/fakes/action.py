@@ -2,13 +2,15 @@
 """Stands in for an action plugin of the builder or of a target: answers from a scenario, and writes down that it was called.
 
 Scenario (JSON, path in FLOTILLA_FAKE): {"ACTION": {"HOST or *": RESULT}}; merged over the defaults below. In a result,
-"raise": "unreachable" makes Ansible itself think that the host is unreachable. Journal: FLOTILLA_FAKE + ".log".
+"raise": "unreachable" makes Ansible itself think that the host is unreachable; "sleep" is how many seconds it takes.
+Journal: FLOTILLA_FAKE + ".log".
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class ActionModule(ActionBase):
             journal.write(json.dumps([NAME, host, arguments]) + "\n")
         wanted = json.loads(scenario.read_text()).get(NAME, {})
         answer = {"changed": False, "failed": False, **_default(host, arguments), **wanted.get("*", {}), **wanted.get(host, {})}
+        time.sleep(answer.pop("sleep", 0))
         if answer.pop("raise", None) == "unreachable":
             raise AnsibleConnectionFailure("fake: no route to host")
         if answer.pop("lost_at", None) == arguments.get("state", ""):
