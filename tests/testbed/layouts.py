@@ -61,7 +61,11 @@ def _own_locks(*hosts: str) -> Place:
 
 #: The update groups of each example.
 LAYOUTS: Mapping[str, Mapping[str, Place]] = {
-    "group_flakes": {"canary": _own_flake("canary", "canary1"), "stable": _own_flake("stable", "stable1", "stable2")},
+    "group_flakes": {
+        "canary": _own_flake("canary", "canary1"),
+        "early": _own_flake("early", "early1"),
+        "stable": _own_flake("stable", "stable1", "stable2"),
+    },
     "group_repos": {"canary": Place(("canary1",), repo="canary"), "stable": Place(("stable1", "stable2"), repo="stable")},
     "group_inputs": {
         "canary": Place(("canary1",), inputs=("nixpkgs-canary",)),
