@@ -13,6 +13,7 @@ from ansible.utils.display import Display
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError, masked
 from ansible_collections.flotilla.nixos.plugins.module_utils.git import require_git
+from ansible_collections.flotilla.nixos.plugins.module_utils.holding import Holding
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
@@ -20,7 +21,12 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_
 from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
 from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import promote, restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
-from ansible_collections.flotilla.nixos.plugins.module_utils.shared_inputs import agreed_lines, moved_for, not_agreed
+from ansible_collections.flotilla.nixos.plugins.module_utils.shared_inputs import (
+    agreed_lines,
+    moved_for,
+    not_agreed,
+    sharing,
+)
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import (
@@ -46,6 +52,7 @@ class ActionModule(FlotillaAction):
         "source": {"type": "dict", "options": GROUP_OPTIONS},
         "others": {"type": "list", "elements": "dict", "default": [], "options": GROUP_OPTIONS},
         "allow_shared_inputs": {"type": "bool", "default": False},
+        "force_reason": {"type": "str"},
         "mapping": {"type": "dict"},
         "to": {"type": "str"},
         "inputs": {"type": "list", "elements": "str"},
@@ -71,7 +78,7 @@ class ActionModule(FlotillaAction):
     def _make(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> dict[str, Any]:
         require_nix(runner)
         shared: dict[str, dict[str, tuple[str, ...]]] = {}
-        make = _with_consent(self._maker(runner, options), runner, options, shared)
+        make = _with_consent(self._maker(runner, groups, options), runner, options, shared)
         made, errors = _each(groups, make)
         if errors and not options["continue_on_error"]:
             # All or none: no ref was written yet.
@@ -87,22 +94,27 @@ class ActionModule(FlotillaAction):
             result["diff"] = [_diff(candidate) for candidate in made.values() if candidate.candidate]
         return result
 
-    def _maker(self, runner: Runner, options: Mapping[str, Any]) -> Callable[[UpdateGroup], Candidate]:
+    def _maker(self, runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> Callable[[UpdateGroup], Candidate]:
         """What makes a group's candidate, by state."""
+        holds = _holdings(runner, groups, options)
         run, dirty = Run(_owner()), options["allow_dirty"]
         inputs = None if options["inputs"] is None else tuple(options["inputs"])
         if options["state"] == "restored":
-            return lambda group: restore(runner, group, run, options["to"], inputs, allow_dirty=dirty)
+            return lambda group: restore(runner, group, run, options["to"], inputs, holding=holds(group), allow_dirty=dirty)
         if options["state"] == "promoted":
             [source] = groups_from_options([options["source"]])
             commit, choice = options["source"]["commit"], Choice(inputs, options["mapping"] or {})
-            return lambda group: promote(runner, group, run, source, choice, commit=commit, allow_dirty=dirty)
+            return lambda group: promote(
+                runner, group, run, source, choice, commit=commit, holding=holds(group), allow_dirty=dirty
+            )
         wish = _wish(options)
 
         def retries(group: UpdateGroup) -> Callable[[str], None]:
             return lambda line: self.progress(f"{group.name}: {masked(line.strip())}") if "retrying" in line else None
 
-        return lambda group: make_candidate(runner, group, run, wish, allow_dirty=dirty, on_line=retries(group))
+        return lambda group: make_candidate(
+            runner, group, run, wish, holding=holds(group), allow_dirty=dirty, on_line=retries(group)
+        )
 
     def _land(
         self, runner: Runner, groups: list[UpdateGroup], commits: Mapping[str, str | None], options: Mapping[str, Any]
@@ -152,6 +164,20 @@ def _require_fitting(options: Mapping[str, Any]) -> None:
             raise BadInput(f"mapping of {name}", f"{value!r} is not the name of an input", "Give source input: target input.")
 
 
+def _holdings(runner: Runner, groups: list[UpdateGroup], options: Mapping[str, Any]) -> Callable[[UpdateGroup], Holding]:
+    """What is held for a group now: its own holds, and those of any that has its pins in the same lock."""
+    now, force = time.time(), (options["force_reason"] or "").strip()
+    with_holds = [group for group in (*groups, *_others(options)) if group.holds]
+    # An update of several groups goes on without one that is held; what one alone was asked for does not.
+    alone = options["state"] == "promoted" and len(groups) == 1
+    return lambda group: Holding(group, sharing(runner, group, with_holds), now, force, alone=alone)
+
+
+def _others(options: Mapping[str, Any]) -> list[UpdateGroup]:
+    named = {group["name"] for group in options["groups"]}
+    return [other for other in groups_from_options(options["others"]) if other.name not in named]
+
+
 def _with_consent(
     make: Callable[[UpdateGroup], Candidate],
     runner: Runner,
@@ -159,8 +185,7 @@ def _with_consent(
     shared: dict[str, dict[str, tuple[str, ...]]],
 ) -> Callable[[UpdateGroup], Candidate]:
     """The same, but BadInput for a candidate that moves inputs of others unasked. shared: filled with what it moves for whom."""
-    named = {group["name"] for group in options["groups"]}
-    others = [other for other in groups_from_options(options["others"]) if other.name not in named]
+    others = _others(options)
 
     def agreed(group: UpdateGroup) -> Candidate:
         candidate = make(group)
@@ -204,7 +229,7 @@ def _each(
 def _nothing(group: UpdateGroup) -> dict[str, Any]:
     nothing = dict.fromkeys(("commit", "base", "candidate", "branch"))
     lists: dict[str, Any] = {"changes": [], "message": "", "warnings": [], "notes": [], "shared": {}}
-    return {"changed": False, "failed": False, **nothing, "lock": group.lock, **lists}
+    return {"changed": False, "failed": False, **nothing, "lock": group.lock, "locks": [], **lists}
 
 
 def _candidate_result(candidate: Candidate, shared: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -214,10 +239,11 @@ def _candidate_result(candidate: Candidate, shared: Mapping[str, Sequence[str]])
         "base": candidate.base,
         "candidate": candidate.candidate,
         "branch": candidate.branch,
+        "locks": list(candidate.locks),
         "changes": [_change(change) for change in candidate.changes],
         "message": candidate.message,
         "warnings": list(candidate.warnings),
-        "notes": list(agreed_lines(shared)),
+        "notes": [*candidate.notes, *agreed_lines(shared)],
         "shared": {name: list(inputs) for name, inputs in shared.items()},
     }
 
@@ -236,7 +262,8 @@ def _landing_result(landing: Landing) -> dict[str, Any]:
 
 
 def _change(change: Change) -> dict[str, Any]:
-    return {"input": change.input, "old": _pin(change.old), "new": _pin(change.new), "compare": change.compare}
+    pins = {"old": _pin(change.old), "new": _pin(change.new)}
+    return {"input": change.input, "hosts": list(change.hosts), **pins, "compare": change.compare}
 
 
 def _pin(pin: Pin | None) -> dict[str, Any] | None:

@@ -42,6 +42,8 @@ options:
       lock:
         description:
           - The path of the group's lock in the repository.
+          - C({host}) in it stands for the host's name in the inventory, so that each of O(groups[].hosts) has a lock of its own, as
+            in V(locks/{host}.lock). C({group}) stands for the group's name.
           - If it is not the flake's own C(flake.lock), nix is given it in that one's place.
         type: str
       inputs:

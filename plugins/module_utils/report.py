@@ -59,8 +59,9 @@ def _group_lines(plan: Plan, group: PlannedGroup) -> list[str]:
 
 
 def change_line(change: Mapping[str, Any]) -> str:
-    """One input's move: `nixpkgs 2026-11-02 (1a2b3c4) → 2026-11-20 (5d6e7f8)`."""
-    return f"{change.get('input')} {_pin(change.get('old'))} → {_pin(change.get('new'))}"
+    """One input's move: `nixpkgs 2026-11-02 (1a2b3c4) → 2026-11-20 (5d6e7f8)`, with the hosts if it is not for all."""
+    hosts = f" on {', '.join(change['hosts'])}" if change.get("hosts") else ""
+    return f"{change.get('input')} {_pin(change.get('old'))} → {_pin(change.get('new'))}{hosts}"
 
 
 def _pin(pin: Mapping[str, Any] | None) -> str:

@@ -22,6 +22,8 @@ description:
   - Inputs are locked from the branch's last commit. Uncommitted and untracked files are not part of it. They are named in
     warnings.
   - An input's upstream is asked once for all groups of the task, so that the groups get the same revisions.
+  - Where each host has a lock of its own (C({host}) in O(groups[].lock)), a group's candidate is still one commit. It changes the
+    locks of the hosts in O(groups[].hosts) and of no others. A host that has no lock yet gets one.
   - Only the inputs that were asked for may move. A lock file in which anything else would change is an error, as are unknown
     inputs, and an upstream that did not answer where nix goes on with an older answer.
   - Needs nix 2.26 or newer and git 2.38 or newer on the builder, and an identity for commits (C(user.name) and C(user.email)).
@@ -79,7 +81,7 @@ options:
         description: The directory of the group's C(flake.nix) in the repository.
         type: str
       lock:
-        description: The path of the group's lock in the repository.
+        description: The path of the group's lock in the repository. C({host}) stands for each host's name, C({group}) for the group's.
         type: str
       inputs:
         description: The inputs of the flake that an update may move.
@@ -226,11 +228,23 @@ EXAMPLES = r"""
       - name: canary
         repo: /srv/fleet
         strategy: host_locks
+        lock: locks/{group}.lock
       - name: stable
         repo: /srv/fleet
         strategy: host_locks
+        lock: locks/{group}.lock
     inputs:
       - nixpkgs
+
+- name: Update two hosts that have a lock each, locks/pi-1.lock and locks/pi-2.lock, and none of their neighbours
+  flotilla.nixos.flake_lock:
+    groups:
+      - name: sbcs
+        repo: /srv/fleet
+        strategy: host_locks
+        hosts:
+          - name: pi-1
+          - name: pi-2
 
 - name: Give stable the pins that canary has proven
   flotilla.nixos.flake_lock:
@@ -312,9 +326,13 @@ groups:
       description: The branch; null for a detached HEAD.
       type: str
     lock:
-      description: The path of the lock in the repository.
+      description: The path of the lock in the repository, with C({host}) in it where each host has its own.
       type: str
       sample: hosts/sbcs/flake.lock
+    locks:
+      description: The paths of the lock files that the candidate changes, with the states that make candidates.
+      type: list
+      elements: str
     changes:
       description: The inputs that moved, with the states that make candidates. The flake's own come first.
       type: list
@@ -324,6 +342,10 @@ groups:
           description: The input, or the path to a nested one.
           type: str
           sample: nixpkgs
+        hosts:
+          description: The hosts for which it moves so, where each has its own lock and it is not the same for all; else empty.
+          type: list
+          elements: str
         old:
           description: What it was locked to; null if it is new.
           type: dict
