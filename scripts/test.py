@@ -91,7 +91,7 @@ def close(outcomes: list[Outcome], seconds: float) -> int:
     print(f"\n{len(outcomes)} stages in {seconds:.0f} s" + (f"; failed: {', '.join(red)}" if red else ""))
     if skipped_in_ci:
         print("Tests were skipped, which counts as a failure in CI; their reasons stand above.")
-    print(f"tests: {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped", flush=True)
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped", flush=True)
     return 1 if red or skipped_in_ci else 0
 
 
