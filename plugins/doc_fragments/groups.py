@@ -50,6 +50,24 @@ options:
         description: The inputs of the flake that an update may move. Without them, all.
         type: list
         elements: str
+      holds:
+        description:
+          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an error, unless
+            a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
+          - An entry whose day has passed holds no more, and is warned of.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          input:
+            description: The input, or the path to a nested one. Without it, the whole group.
+            type: str
+          reason:
+            description: Why. There has to be one.
+            type: str
+          until:
+            description: The last day in UTC, as in V(2026-12-24). There has to be one.
+            type: str
       commit:
         description: The commit to work on. Without one, the head of the branch.
         type: str

@@ -14,6 +14,7 @@ from . import git
 from .builder_files import held, scratch_dir
 from .errors import BadInput, CommandFailed, FlotillaError
 from .flake_source import inside, own_lock, require_flake, require_regular
+from .holding import Holding, Kept
 from .host_locks import Relocked, all_changes, pins_before_and_after, relocked
 from .lock_message import subject_line, whole_message
 from .lockfile import Change, Lock, parse_lock, resolve, root_inputs
@@ -44,6 +45,7 @@ class Candidate:
 
     base: head of the branch. candidate: the commit on top of it, None where there is nothing to update.
     previous: what the candidate's ref named before. before, after: the pins as text. locks: the files that it changes.
+    notes: what else there is to know, as clauses.
     """
 
     repo: git.Repository
@@ -58,6 +60,7 @@ class Candidate:
     before: str
     after: str
     locks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str:
@@ -93,12 +96,16 @@ def locks_held(repo: git.Repository, locks: Sequence[str], owner: str) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class NewLock:
-    """What a candidate's lock is to be. warnings: for the user. why, origin: what the commit says of it, see lock_message."""
+    """What a candidate's lock is to be. warnings: for the user. why, origin: what the commit says of it, see lock_message.
+
+    notes: clauses for the plan.
+    """
 
     text: str
     warnings: tuple[str, ...] = ()
     why: str = ""
     origin: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def make_candidate(
@@ -107,19 +114,28 @@ def make_candidate(
     run: Run,
     wish: Wish | None = None,
     *,
+    holding: Holding | None = None,
     allow_dirty: bool = False,
     on_line: Callable[[str], None] | None = None,
 ) -> Candidate:
     """Lock the group's inputs anew and make the commit; no ref names it before `publish`.
 
+    holding: what stays where it is, None for nothing. Where that is all, there is nothing to update.
     allow_dirty: go on though the lock has uncommitted changes, which stay out. Raises BadInput for what the user can mend,
     CommandFailed where nix, git or an upstream fails; then nothing was changed.
     """
 
     def updated(locking: Locking, old: Lock | None) -> NewLock:
         wanted = (wish or Wish()).within(group)
+        kept = holding.kept(old, (wish or Wish()).asked) if holding and old else Kept()
+        if old and kept.paths:
+            free = Wish(wanted.inputs, wanted.pins, kept).moving(old)
+            if not free and not wanted.pins:
+                return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
+            wanted = Wish(None if wanted.inputs is None else free, wanted.pins, kept)
         text = locking.locked(old, wanted)
-        return NewLock(text, _frozen(group, wanted, parse_lock(text, group.name, locking.group.lock)))
+        frozen = _frozen(group, wanted, parse_lock(text, group.name, locking.group.lock))
+        return NewLock(text, (*kept.warnings, *frozen), notes=kept.notes)
 
     return candidate_with(runner, group, run, once_for_each(updated), allow_dirty=allow_dirty, on_line=on_line)
 
@@ -159,7 +175,7 @@ def candidate_with(
     branch = group.branch or git.current_branch(repo)
     with locks_held(repo, group.locks, run.owner), scratch_dir(runner, group.name) as scratch:
         base = git.branch_head(repo, branch)
-        warnings = _work_tree_warnings(repo, group, branch, allow_dirty)
+        warnings = work_tree_warnings(repo, group, branch, allow_dirty)
         require_flake(repo, group, base)
         made: list[NewLock] = []
         locks: list[Relocked] = []
@@ -191,6 +207,7 @@ def candidate_with(
         before=before,
         after=after,
         locks=tuple(files),
+        notes=tuple(dict.fromkeys(note for lock in made for note in lock.notes)),
     )
 
 
@@ -281,7 +298,7 @@ def _parsed(repo: git.Repository, group: UpdateGroup, entry: git.Entry, *, mends
         raise
 
 
-def _work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | None, allow_dirty: bool) -> tuple[str, ...]:
+def work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | None, allow_dirty: bool) -> tuple[str, ...]:
     """Warnings that name what the user may think is part of the update; BadInput where it must be mended first."""
     worktree = git.worktree_of(repo, branch)
     if worktree is None:

@@ -11,6 +11,7 @@ from . import git, nix_lock
 from .builder_files import read_file, write_file
 from .errors import BadInput, CommandFailed
 from .flake_source import inside
+from .holding import Kept
 from .lockfile import Lock, difference, followed, input_paths, parse_lock, resolve, root_inputs
 from .nix import flake_ref
 from .runner import Runner
@@ -25,10 +26,12 @@ class Wish:
     """What shall move: `inputs` to their newest revision, `pins` (input → revision, branch, tag or flake reference) to those.
 
     inputs None: all that the group may move; or none but the pins if there are any. `*` among them: all, pins or not.
+    kept: what must not move, whatever else is said.
     """
 
     inputs: tuple[str, ...] | None = None
     pins: Mapping[str, str] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
     def within(self, group: UpdateGroup) -> Wish:
         """The wish with the group's inputs filled in, None for all; BadInput if it goes beyond what the group may move."""
@@ -41,6 +44,15 @@ class Wish:
         if not inputs and not self.pins:
             raise BadInput(group.name, "the list of inputs is empty, so none may move", "Name some, or leave it out.")
         return Wish(tuple(dict.fromkeys(name for name in inputs if name not in self.pins)), self.pins)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The inputs that are asked for by name."""
+        return (*(name for name in self.inputs or () if name != ALL), *self.pins)
+
+    def moving(self, lock: Lock) -> tuple[str, ...]:
+        """The inputs of this lock that shall move to their newest revision."""
+        return self.kept.free(root_inputs(lock) if self.inputs is None else self.inputs)
 
     @property
     def named(self) -> tuple[str, ...] | None:
@@ -96,7 +108,7 @@ class Locking:
         if old is None:
             new = self._as_others(new)
         self._check_result(old, new, wish)
-        for name in root_inputs(new) if wish.inputs is None else wish.inputs:
+        for name in wish.moving(new):
             self._learn(new, name)
         return new.to_text()
 
@@ -163,7 +175,7 @@ class Locking:
         """Of the inputs that move, those whose upstream has answered in this run already."""
         if old is None:
             return {}
-        names = root_inputs(old) if wish.inputs is None else wish.inputs
+        names = wish.moving(old)
         found = {name: self.answers.get(original) for name in names if (original := _original(old, name))}
         return {name: ref for name, ref in found.items() if ref}
 
@@ -186,13 +198,13 @@ class Locking:
         """Let nix update what moves and has no override, then put the overrides in place."""
         output = f"{self.scratch}/new.lock"
         rest = wish.inputs
-        if overrides and old is not None:
-            names = root_inputs(old) if rest is None else rest
+        if (overrides or wish.kept.paths) and old is not None:
+            names = wish.moving(old)
             rest = tuple(name for name in names if name not in overrides and followed(old, tuple(name.split("/"))) is None)
         if rest is None or rest:
             nix_lock.update(*self._for_nix, rest or (), reference=reference, output=output, on_line=self.on_line)
             reference = output
-        if overrides:
+        if overrides or output != reference:
             output = f"{self.scratch}/pinned.lock"
             nix_lock.lock(*self._for_nix, overrides, reference=reference, output=output, on_line=self.on_line)
         text = read_file(self.repo.runner, self.group.name, output)
@@ -203,6 +215,9 @@ class Locking:
             if resolve(new, name.split("/")) is None:
                 raise self._unknown(name, new)
         outside = difference(old, new).outside(wish.named) if old is not None else ()
+        if old is not None and (moved := wish.kept.moved(difference(old, new))):
+            what = f"the update would move {', '.join(moved)}, which must not move"
+            raise CommandFailed(self.group.name, what, "Name the inputs to update, without those that bring it along.")
         if outside:
             raise BadInput(
                 self.group.name,

@@ -15,6 +15,7 @@ from .candidate import Candidate, NewLock, Run, candidate_with, known_good_ref, 
 from .errors import BadInput, CommandFailed
 from .flake_source import commit_to_use
 from .graft import Graft, graft, unlocked, written
+from .holding import Holding, Kept
 from .lockfile import InputPath, Lock, difference, input_paths, resolve, root_inputs
 from .locking import Locking
 from .pairing import Choice, paired
@@ -43,37 +44,61 @@ def promote(
     choice: Choice,
     *,
     commit: str | None = None,
+    holding: Holding | None = None,
     allow_dirty: bool = False,
 ) -> Candidate:
     """A candidate with another group's pins: those of its lock at `commit` (a revision, `known-good`, None: its branch's head).
 
+    holding: what stays where it is, None for nothing.
+
     As make_candidate otherwise. BadInput that names the inputs if the two flakes do not fit together.
     """
-    origin = _origin(runner, source, commit, source.name)
+    if holding:
+        holding.require_open()
+    origin = origin_of(runner, source, commit, source.name)
     if _share_a_lock(runner, group, source):
         choice = _mapped_only(group, source, choice)
 
     def promoted(locking: Locking, old: Lock | None) -> NewLock:
         if old is None:
             raise BadInput(group.name, f"it has no lock {group.lock} yet, into which pins could go", _LOCK_FIRST)
+        kept = holding.kept(old, (*(choice.inputs or ()), *choice.mapping.values())) if holding else Kept()
+        if kept.paths and not kept.free(root_inputs(old)):
+            return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
         pairs = paired(group, old, origin.lock, origin.name, choice)
+        pairs = {path: there for path, there in pairs.items() if not kept.holds(path)}
+        if not pairs:
+            return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
         new, made = _merged(locking, old, origin, pairs, everything=choice.inputs is None and choice.by_name)
+        if moved := kept.moved(difference(old, new)):
+            what = f"this would move {', '.join(moved)}, which must not move: {'; '.join(kept.notes)}"
+            raise BadInput(group.name, what, "Name the inputs to promote, without those that bring it along.")
         where = f"The pins of {source.name} at commit {origin.commit}."
-        return NewLock(new.to_text(), _rewired(group, origin, made), f"from {source.name}", where)
+        warnings = (*kept.warnings, *_rewired(group, origin, made))
+        return NewLock(new.to_text(), warnings, f"from {source.name}", where, kept.notes)
 
     return candidate_with(runner, group, run, promoted, allow_dirty=allow_dirty)
 
 
 def restore(
-    runner: Runner, group: UpdateGroup, run: Run, to: str, inputs: tuple[str, ...] | None = None, *, allow_dirty: bool = False
+    runner: Runner,
+    group: UpdateGroup,
+    run: Run,
+    to: str,
+    inputs: tuple[str, ...] | None = None,
+    *,
+    holding: Holding | None = None,
+    allow_dirty: bool = False,
 ) -> Candidate:
     """A candidate with the pins that the group's lock had at a commit (or `known-good`); inputs that came later keep theirs.
+
+    holding: what is held goes back all the same, with a warning.
 
     As make_candidate otherwise, but a lock that cannot be read, such as one with a conflict in it, is replaced.
     BadInput that names the inputs which flake.nix has from elsewhere since.
     """
     short = to if to == KNOWN_GOOD else ""
-    origin = _origin(runner, group, to, short)
+    origin = origin_of(runner, group, to, short)
 
     def restored(locking: Locking, old: Lock | None) -> NewLock:
         head = old or _empty(origin.lock)
@@ -82,12 +107,14 @@ def restore(
         same = not difference(origin.lock, new).touched
         where = f"The pins of commit {origin.commit}."
         notes = (*_rewired(group, origin, made), *_newcomers(group, origin, new, inputs))
+        notes = (*(holding.passed_over() if holding else ()), *notes)
         return NewLock((origin.lock if same else new).to_text(), notes, f"back to {origin.name}", where)
 
     return candidate_with(runner, group, run, restored, mends=True, allow_dirty=allow_dirty)
 
 
-def _origin(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -> Origin:
+def origin_of(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -> Origin:
+    """The group's lock at a revision (`known-good`; None: its branch's head); BadInput if there is none."""
     repo = git.open_repository(runner, group.repo, group.name)
     commit = _proven(repo, group) if wanted == KNOWN_GOOD else commit_to_use(repo, group, wanted)
     lock = lock_at(repo, group, commit)
@@ -96,6 +123,13 @@ def _origin(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -
             group.name, f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}", "Name a commit that has it."
         )
     return Origin(name or commit[:7], commit, lock)
+
+
+def promoted_lock(locking: Locking, old: Lock, origin: Origin, kept: Kept) -> Lock:
+    """The lock with the origin's pins for all inputs that both have, but for those to keep; checked as for promote."""
+    pairs = paired(locking.group, old, origin.lock, origin.name, Choice())
+    pairs = {path: there for path, there in pairs.items() if not kept.holds(path)}
+    return _merged(locking, old, origin, pairs, everything=True)[0] if pairs else old
 
 
 def _proven(repo: git.Repository, group: UpdateGroup) -> str:

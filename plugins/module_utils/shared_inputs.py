@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import git
 from .candidate import Candidate, lock_at
 from .errors import BadInput, FlotillaError
-from .lockfile import InputPath, Lock, difference, followed, resolve
+from .follows import reached
+from .lockfile import Lock, difference
 from .runner import Runner
 from .update_group import UpdateGroup
 
@@ -50,40 +51,10 @@ def moved_for(runner: Runner, candidate: Candidate, others: Iterable[UpdateGroup
 def _moving(old: Lock, lock: Lock, inputs: Sequence[str] | None) -> tuple[str, ...]:
     # What has no pin yet, or none any more, moves for nobody.
     moved = [tuple(change.input.split("/")) for change in difference(old, lock).changes if change.old and change.new]
-    reached = None if inputs is None else set(_reached(lock, inputs))
-    paths = {path for path in moved if reached is None or path in reached}
+    theirs = None if inputs is None else set(reached(lock, inputs))
+    paths = {path for path in moved if theirs is None or path in theirs}
     # Those below another that moves are not named.
     return tuple("/".join(path) for path in moved if path in paths and not any(path[:n] in paths for n in range(1, len(path))))
-
-
-def _reached(lock: Lock, inputs: Iterable[str]) -> Iterator[InputPath]:
-    """Where the pins are that these inputs have: their own, those of inputs below them, and those that any of these follow."""
-    todo = [own_path(lock, tuple(name.split("/"))) for name in inputs]
-    seen: set[InputPath] = set()
-    while todo:
-        path = todo.pop()
-        key = resolve(lock, path) if path else None
-        if path is None or key is None or path in seen:
-            continue
-        seen.add(path)
-        yield path
-        todo += [own_path(lock, (*path, name)) for name in lock.nodes[key].inputs]
-
-
-def own_path(lock: Lock, path: InputPath) -> InputPath | None:
-    """The path of the input that has the pin which is found at a path; another one where that, or a part of it, follows."""
-    seen: set[InputPath] = set()
-    length = 1
-    while length <= len(path):
-        leader = followed(lock, path[:length])
-        if leader is None:
-            length += 1
-            continue
-        path, length = (*leader, *path[length:]), 1
-        if path in seen:
-            return None
-        seen.add(path)
-    return path
 
 
 def not_agreed(group: UpdateGroup, moves: Mapping[str, Sequence[str]]) -> BadInput:

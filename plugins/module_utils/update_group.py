@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .errors import BadInput
+from .holds import Hold
 
 #: Stands for each host's name in a `lock`, so that every host of the group has one of its own.
 HOST = "{host}"
@@ -48,7 +49,7 @@ class UpdateGroup:
 
     repo: path of a git work tree or bare repository on the builder. branch: the branch that takes updates, None for the
     one that HEAD names. flake, lock: paths in the repository; a lock with HOST in it is one for each member. inputs: names
-    of the flake's inputs that an update may move, None for all.
+    of the flake's inputs that an update may move, None for all. holds: what of it is to stay where it is.
     """
 
     name: str
@@ -58,6 +59,7 @@ class UpdateGroup:
     lock: str
     inputs: tuple[str, ...] | None
     members: tuple[Member, ...] = ()
+    holds: tuple[Hold, ...] = ()
 
     @property
     def per_host(self) -> bool:
@@ -190,6 +192,7 @@ def update_group(
     lock: str | None = None,
     inputs: Sequence[str] | None = None,
     members: Sequence[Member] = (),
+    holds: Sequence[Hold] = (),
 ) -> UpdateGroup:
     """The update group of that name: the strategy's defaults, with any field given here in their place."""
     checked_name("update group", name)
@@ -212,4 +215,5 @@ def update_group(
         lock=checked_lock(lock if lock is not None else default_lock, name),
         inputs=tuple(map(checked_input, inputs)) if inputs is not None else None,
         members=tuple(members),
+        holds=tuple(replace(hold, input=checked_input(hold.input)) if hold.input else hold for hold in holds),
     )

@@ -87,6 +87,24 @@ options:
         description: The inputs of the flake that an update may move.
         type: list
         elements: str
+      holds:
+        description:
+          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an error, unless
+            a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
+          - An entry whose day has passed holds no more, and is warned of.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          input:
+            description: The input, or the path to a nested one. Without it, the whole group.
+            type: str
+          reason:
+            description: Why. There has to be one.
+            type: str
+          until:
+            description: The last day in UTC, as in V(2026-12-24). There has to be one.
+            type: str
       commit:
         description: The commit whose lock is taken, or V(known-good). Without one, the head of the branch.
         type: str
@@ -118,6 +136,12 @@ options:
     description: Move inputs of the O(others), too. RV(groups) says which.
     type: bool
     default: false
+  force_reason:
+    description:
+      - Why an input that is held (O(groups[].holds)) may move although it is, if it is named in O(inputs), O(pins) or O(mapping).
+      - And why O(state=promoted) may move the one group that it is for, which is held as a whole.
+      - O(state=restored) needs no reason. It goes back with what is held, too, and warns of it.
+    type: str
   mapping:
     description:
       - With O(state=promoted), which input of the source stands for which of the group, where their names differ. Keys are

@@ -10,11 +10,13 @@ from typing import Any
 
 from ..module_utils.clones import checked_url, clone_path, is_url
 from ..module_utils.errors import BadInput, masked
+from ..module_utils.holds import as_options, parse_holds
 from ..module_utils.update_group import HOST, lock_for_each_host
 from .values import plain
 
 #: The fields of an update group that variables may set; every host of a group must agree on them.
 FIELDS = ("repo", "strategy", "branch", "flake", "lock", "inputs")
+_VARIABLES = {**{field: f"flotilla_{field}" for field in FIELDS}, "holds": "flotilla_hold"}
 
 #: Where clones of ours are, on the controller and on another builder.
 _CLONES_HERE = "~/.local/state/flotilla/clones"
@@ -109,7 +111,8 @@ def repository_above(path: str) -> str:
 
 
 def _fields(host: str, variables: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    fields = {field: _value(variables, f"flotilla_{field}") for field in FIELDS}
+    fields = {field: _value(variables, variable) for field, variable in _VARIABLES.items()}
+    fields["holds"] = as_options(parse_holds(host, fields["holds"])) or None
     if not fields["repo"]:
         inventory = _value(variables, "inventory_dir")
         if not inventory:
@@ -147,7 +150,7 @@ def _value(variables: Mapping[str, Any], name: str) -> Any:
 
 
 def _agree(name: str, group: Mapping[str, Any], fields: Mapping[str, Any], host: str) -> None:
-    for field in FIELDS:
+    for field, variable in _VARIABLES.items():
         if group.get(field) != fields.get(field):
             first = group["hosts"][0]["name"]
             own = (
@@ -157,6 +160,6 @@ def _agree(name: str, group: Mapping[str, Any], fields: Mapping[str, Any], host:
             )
             raise BadInput(
                 name,
-                f"its hosts disagree on flotilla_{field}: {first} has {group.get(field)!r}, {host} has {fields.get(field)!r}",
+                f"its hosts disagree on {variable}: {first} has {group.get(field)!r}, {host} has {fields.get(field)!r}",
                 f"An update group has one lock: set the variable for the group, not for a host{own}.",
             )

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import BadInput
+from ..module_utils.holds import KEYS as HOLD
+from ..module_utils.holds import parse_holds
 from ..module_utils.update_group import STRATEGIES, Member, UpdateGroup, update_group
 
 _HOST_OPTIONS: dict[str, dict[str, Any]] = {
@@ -24,6 +26,7 @@ GROUP_OPTIONS: dict[str, dict[str, Any]] = {
     "flake": {"type": "str"},
     "lock": {"type": "str"},
     "inputs": {"type": "list", "elements": "str"},
+    "holds": {"type": "list", "elements": "dict", "default": [], "options": {name: {"type": "str"} for name in HOLD}},
     "commit": {"type": "str"},
     "hosts": {"type": "list", "elements": "dict", "default": [], "options": _HOST_OPTIONS},
 }
@@ -49,7 +52,7 @@ def flake_of(group: Mapping[str, Any]) -> str:
 
 def completed(group: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a group for which only some are given, none of the others."""
-    return {**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", "hosts": [], **group}
+    return {**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", "hosts": [], "holds": [], **group}
 
 
 def _group(options: Mapping[str, Any]) -> UpdateGroup:
@@ -61,5 +64,6 @@ def _group(options: Mapping[str, Any]) -> UpdateGroup:
         flake=options["flake"],
         lock=options["lock"],
         inputs=options["inputs"],
+        holds=parse_holds(options["name"], options.get("holds")),
         members=[Member(host["name"], host["attribute"] or host["name"]) for host in options["hosts"]],
     )

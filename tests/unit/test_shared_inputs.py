@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.flotilla.nixos.plugins.filter.rollout import judge_update, with_sharing
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
+from ansible_collections.flotilla.nixos.plugins.module_utils.follows import own_path
 from ansible_collections.flotilla.nixos.plugins.module_utils.git import Repository
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import difference, parse_lock
 from ansible_collections.flotilla.nixos.plugins.module_utils.planning import Findings, Pace, make_plan
@@ -18,7 +19,6 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.shared_inputs impor
     agreed_lines,
     moved_for,
     not_agreed,
-    own_path,
     sharing,
 )
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import UpdateGroup, update_group
