@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ansible_collections.flotilla.nixos.plugins.module_utils import nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.group_info import GroupInfo, InputInfo, inspect, shared_inputs
 from ansible_collections.flotilla.nixos.plugins.module_utils.layout import recognise
+from ansible_collections.flotilla.nixos.plugins.module_utils.lint import lint
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUPS, groups_from_options
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.layout_results import layout_result
@@ -50,8 +51,9 @@ class ActionModule(FlotillaAction):
         shared_inputs(found)
         result: dict[str, Any] = {"changed": False, "groups": {info.group.name: _group_result(info) for info in found}}
         if options["repo"]:
-            timeout = float(options["timeout"])
-            result["layout"] = layout_result(recognise(runner, options["repo"], evaluate=options["evaluate"], timeout=timeout))
+            how = {"evaluate": options["evaluate"], "timeout": float(options["timeout"])}
+            layout = recognise(runner, options["repo"], **how)
+            result["layout"] = layout_result(layout, lint(layout, **how))
         return result
 
 
@@ -66,7 +68,16 @@ def _group_result(info: GroupInfo) -> dict[str, Any]:
         "lock": info.group.lock,
         "lock_state": str(info.lock_state),
         "lock_age": _days(info.lock_age),
-        "inputs": {name: _input_result(known) for name, known in info.inputs.items()},
+        "inputs": _inputs_result(info.inputs),
+        "locks": {
+            lock.path: {
+                "hosts": list(lock.hosts),
+                "state": str(lock.state),
+                "age": _days(lock.age),
+                "inputs": _inputs_result(lock.inputs),
+            }
+            for lock in info.locks
+        },
         "changed_files": list(info.tree.changed),
         "untracked_files": list(info.tree.untracked),
         "usable": not any(problem.error for problem in info.problems),
@@ -75,6 +86,10 @@ def _group_result(info: GroupInfo) -> dict[str, Any]:
             for p in info.problems
         ],
     }
+
+
+def _inputs_result(inputs: Mapping[str, InputInfo]) -> dict[str, Any]:
+    return {name: _input_result(known) for name, known in inputs.items()}
 
 
 def _input_result(known: InputInfo) -> dict[str, Any]:

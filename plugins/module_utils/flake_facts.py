@@ -45,13 +45,14 @@ def snapshot(repo: git.Repository, branch: str | None, commit: str) -> Snapshot:
 class FlakeFacts:
     """A flake of a repository at a commit.
 
-    inputs: as flake.nix declares them. outputs: their names. hosts: names in nixosConfigurations; None where nix could not say,
-    then error says why. ref: the flake reference at the commit.
+    inputs: as flake.nix declares them. submodules: whether it asks nix for the repository's submodules. outputs: their names.
+    hosts: names in nixosConfigurations; None where nix could not say, then error says why. ref: the flake at the commit.
     """
 
     directory: str
     ref: str = ""
     inputs: dict[str, Any] = field(default_factory=dict)
+    submodules: bool = False
     outputs: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = ()
     lock: Lock | None = None
@@ -101,7 +102,9 @@ def _fill(snap: Snapshot, facts: FlakeFacts, scratch: str, timeout: float) -> No
     file = f"{scratch}/flake.nix"
     write_file(runner, label, file, snap.text(label) or "")
     try:
-        facts.inputs = nix_flake.declared_inputs(runner, label, file)
+        declared = nix_flake.declared_inputs(runner, label, file)
+        facts.inputs = {name: value for name, value in declared.items() if name != "self"}
+        facts.submodules = declared.get("self", {}).get("submodules") is True
     except FlotillaError:
         # A NixOS module, a template with holes, or a broken one: nothing that a rollout could take.
         facts.is_flake = False

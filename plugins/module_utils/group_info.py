@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from . import git
 from .errors import BadInput, ConnectionLost, FlotillaError
 from .evaluation import FlakeSource, attribute_names, no_such_host
-from .flake_source import NotCommitted, WorkTree, commit_to_use, flake_source, inside, lock_text, require_flake, work_tree
+from .flake_source import (
+    NotCommitted,
+    WorkTree,
+    alike,
+    commit_to_use,
+    flake_source,
+    inside,
+    lock_text,
+    require_flake,
+    work_tree,
+)
+from .lock_message import named
 from .lockfile import Lock, Node, Pin, followed, parse_lock, pins, resolve, root_inputs
 from .nix import EVALUATION
 from .nix_messages import LockIncomplete
@@ -50,9 +61,23 @@ class InputInfo:
     follows: str
 
 
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """One lock of a group. hosts: who has it. age: days since its newest pin."""
+
+    path: str
+    hosts: tuple[str, ...]
+    state: LockState
+    age: float | None
+    inputs: dict[str, InputInfo]
+
+
 @dataclass(slots=True)
 class GroupInfo:
-    """A group as it is. hosts: attributes in the flake, None where they are not known. lock_age: days since the newest pin."""
+    """A group as it is. hosts: attributes in the flake, None where they are not known. lock_age: days since the newest pin.
+
+    Where hosts have locks of their own: inputs, lock_state and lock_age are each those of the lock that is worst off.
+    """
 
     group: UpdateGroup
     branch: str | None = None
@@ -64,6 +89,7 @@ class GroupInfo:
     lock_age: float | None = None
     tree: WorkTree = field(default_factory=WorkTree)
     problems: list[Problem] = field(default_factory=list)
+    locks: list[LockInfo] = field(default_factory=list)
 
     def add(self, error: FlotillaError) -> None:
         """Add what was raised as a problem that a rollout would fail at."""
@@ -92,11 +118,12 @@ def inspect(
         info.candidate = git.commit_of(repo, f"refs/flotilla/candidate/{group.name}")
         info.tree = work_tree(repo, group)
         require_flake(repo, group, info.commit)
-        lock = _look_at_lock(repo, info)
-        if lock:
-            _look_at_inputs(info, lock, now, max_age)
-        if evaluate:
-            _look_at_hosts(repo, info, timeout)
+        look = _Look(repo, now, max_age, timeout if evaluate else None)
+        if group.per_host:
+            _look_at_each_lock(info, look)
+        else:
+            look.at(info)
+            info.locks = [_lock_info(info, group.lock)]
     except ConnectionLost:
         raise
     except FlotillaError as error:
@@ -110,7 +137,7 @@ def shared_inputs(groups: Sequence[GroupInfo]) -> None:
     """Add to each group's problems which of its inputs move for another group too, because they are in the same lock."""
     for info in groups:
         for other in groups:
-            if other is info or _lock_of(other.group) != _lock_of(info.group):
+            if other is info or _place(other.group) != _place(info.group) or not info.group.shares_lock(other.group):
                 continue
             common = sorted(_movable(info) & _movable(other))
             if common:
@@ -118,12 +145,88 @@ def shared_inputs(groups: Sequence[GroupInfo]) -> None:
                 info.problems.append(Problem(False, what, "Name the inputs of this group alone in flotilla_inputs."))
 
 
-def _lock_of(group: UpdateGroup) -> tuple[str, str | None, str]:
-    return group.repo, group.branch, group.lock
+def _place(group: UpdateGroup) -> tuple[str, str | None]:
+    return group.repo, group.branch
 
 
 def _movable(info: GroupInfo) -> set[str]:
     return set(info.group.inputs) if info.group.inputs is not None else set(info.inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How to look at locks. timeout: seconds for nix, None not to ask it."""
+
+    repo: git.Repository
+    now: float
+    max_age: int | None
+    timeout: float | None
+
+    def at(self, info: GroupInfo, own: Mapping[str, str] | None = None) -> None:
+        """Look at the one lock of a group, and at its hosts. own: see flake_source.Alike."""
+        lock = _look_at_lock(self.repo, info)
+        if lock:
+            _look_at_inputs(info, lock, self.now, self.max_age)
+        if self.timeout is not None:
+            _look_at_hosts(self.repo, info, self.timeout, own)
+
+
+def _look_at_each_lock(info: GroupInfo, look: _Look) -> None:
+    if info.commit is None:
+        raise AssertionError
+    parts = []
+    for some in alike(look.repo, info.group, info.commit):
+        part = GroupInfo(some.group, commit=info.commit)
+        parts.append(part)
+        try:
+            look.at(part, some.own)
+        except ConnectionLost:
+            raise
+        except FlotillaError as error:
+            if all(problem.what != error.what for problem in part.problems):
+                part.add(error)
+        info.locks += [_lock_info(part, info.group.lock_of(member), (member.name,)) for member in some.group.members]
+    _put_together(info, parts)
+
+
+def _lock_info(info: GroupInfo, path: str, hosts: tuple[str, ...] | None = None) -> LockInfo:
+    names = tuple(member.name for member in info.group.members) if hosts is None else hosts
+    return LockInfo(path, names, info.lock_state, info.lock_age, info.inputs)
+
+
+#: From bad to good.
+_WORST_FIRST = (
+    LockState.BROKEN,
+    LockState.UNSEEN,
+    LockState.MISSING,
+    LockState.UNLOCKED,
+    LockState.UNKNOWN,
+    LockState.LOCKED,
+    LockState.NONE,
+)
+
+
+def _put_together(info: GroupInfo, parts: Sequence[GroupInfo]) -> None:
+    """Say of the group what is true of its hosts: of all, or with their names."""
+    info.lock_state = min((part.lock_state for part in parts), key=_WORST_FIRST.index)
+    info.lock_age = max((part.lock_age for part in parts if part.lock_age is not None), default=None)
+    for part in parts:
+        for name, known in part.inputs.items():
+            other = info.inputs.get(name)
+            if other is None or (known.age or 0) > (other.age or 0):
+                info.inputs[name] = known
+    info.hosts = next((part.hosts for part in parts if part.hosts is not None), None)
+    hosts: dict[Problem, list[str]] = {}
+    for part in parts:
+        for problem in part.problems:
+            hosts.setdefault(problem, []).extend(member.name for member in part.group.members)
+    everyone = len(info.group.members)
+    info.problems += [
+        problem if len(names) == everyone else replace(problem, what=f"{problem.what} ({named(names)})")
+        for problem, names in hosts.items()
+    ]
+    if info.hosts is not None and info.commit is not None:
+        _compare_hosts(info, FlakeSource(info.group.name, info.group.flake, "", info.commit), info.hosts)
 
 
 def _look_at_lock(repo: git.Repository, info: GroupInfo) -> Lock | None:
@@ -158,7 +261,7 @@ def _look_at_inputs(info: GroupInfo, lock: Lock, now: float, max_age: int | None
     for name in root_inputs(lock):
         key = resolve(lock, (name,))
         if key is not None and not info.inputs[name].follows:
-            info.problems += _input_problems(name, lock.nodes[key], info.inputs[name].age, max_age)
+            info.problems += input_problems(name, lock.nodes[key], info.inputs[name].age, max_age)
     unknown = sorted(set(info.group.inputs or ()) - set(root_inputs(lock)))
     if unknown:
         has = ", ".join(root_inputs(lock)) or "none"
@@ -167,7 +270,8 @@ def _look_at_inputs(info: GroupInfo, lock: Lock, now: float, max_age: int | None
         )
 
 
-def _input_problems(name: str, node: Node, age: float | None, max_age: int | None) -> Iterable[Problem]:
+def input_problems(name: str, node: Node, age: float | None, max_age: int | None) -> Iterable[Problem]:
+    """What is wrong with an input of a flake. age: days since its pin, max_age: days after which that is a problem."""
     original, locked = node.original, node.locked
     if original.get("type") == "indirect":
         what = f"the input {name} has no url in flake.nix, so that what it is depends on the machine that locks it"
@@ -183,16 +287,18 @@ def _input_problems(name: str, node: Node, age: float | None, max_age: int | Non
         yield Problem(False, f"the input {name} is {age:.0f} days old", "Update it: flotilla_update=true.")
 
 
-def _look_at_hosts(repo: git.Repository, info: GroupInfo, timeout: float) -> None:
+def _look_at_hosts(repo: git.Repository, info: GroupInfo, timeout: float, own: Mapping[str, str] | None = None) -> None:
     if info.commit is None:
         raise AssertionError
-    with flake_source(repo, info.group, info.commit) as source:
+    with flake_source(repo, info.group, info.commit, own=own) as source:
         try:
             info.hosts = attribute_names(repo.runner, source, timeout=timeout)
         except LockIncomplete:
             info.lock_state = LockState.MISSING if info.lock_state is LockState.NONE else LockState.UNLOCKED
             raise
-        _compare_hosts(info, source, info.hosts)
+        # The hosts of one lock of several are not all of the group's.
+        if own is None:
+            _compare_hosts(info, source, info.hosts)
 
 
 def _compare_hosts(info: GroupInfo, source: FlakeSource, names: Sequence[str]) -> None:
@@ -212,7 +318,7 @@ def _look_at_tree(info: GroupInfo) -> None:
     own = [
         path
         for path in (*info.tree.changed, *info.tree.untracked)
-        if path.startswith(directory) or path in (info.group.lock, inside(info.group.flake, "flake.nix"))
+        if path.startswith(directory) or path in (*info.group.locks, inside(info.group.flake, "flake.nix"))
     ]
     if own:
         some = ", ".join(own[:5]) + (f" and {len(own) - 5} more" if len(own) > 5 else "")

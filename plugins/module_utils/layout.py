@@ -33,7 +33,9 @@ MIXED = "mixed"
 #: Branches of a repository that are looked into.
 _BRANCHES = 40
 #: What people call the rings of a fleet.
-_RING = re.compile(r"(^|[/_-])(canary|early|stable|prod(uction)?|stag(e|ing)|beta|edge|deploy(ed)?|rollout|fleet|hosts?)([/_-]|$)")
+_RING = re.compile(
+    r"(^|[/_-])(canary|early|stable|prod(uction)?|stag(e|ing)|beta|edge|deploy(ed)?|rollout|fleet|hosts?)([/_-]|$)"
+)
 #: The group that the hosts of a single flake are in, for lack of any other name.
 _ALL = "fleet"
 
@@ -93,8 +95,8 @@ class Layout:
     strategy: str
     groups: tuple[LayoutGroup, ...]
     flakes: dict[str, FlakeFacts]
-    #: Flakes with hosts that are no groups: wrapped by others, or collecting others.
-    mains: tuple[str, ...] = ()
+    #: Flakes whose hosts others re-export from below: they are in both on purpose.
+    wrapped: frozenset[str] = frozenset()
     evidence: tuple[str, ...] = ()
     advice: str = ""
     uses: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -150,16 +152,24 @@ class _Recogniser:
                 rest = tuple(host for host in host_names(flake) if host not in seen)
                 if rest and (flake.directory == "." or flake not in plain):
                     groups += self._one_flake(flake, rest)
-        return self._answer(groups, tuple(sorted({*wrappers.values(), *collectors})))
+        return self._answer(groups, frozenset(wrappers.values()))
 
-    def _answer(self, groups: Sequence[LayoutGroup], mains: tuple[str, ...]) -> Layout:
+    def _answer(self, groups: Sequence[LayoutGroup], wrapped: frozenset[str]) -> Layout:
         groups = tuple(_with_names_of_their_own(groups))
         strategies = sorted({group.strategy for group in groups})
         strategy = NONE if not groups else strategies[0] if len(strategies) == 1 else MIXED
         evidence = [f"{len(self.flakes)} flakes at {self.head.commit[:12]}: {', '.join(self.flakes) or 'none'}"]
         evidence += [f"{inside(f.directory, 'flake.nix')}: {f.error}" for f in self.flakes.values() if f.error]
         return Layout(
-            self.head.repo, self.head, strategy, groups, self.flakes, mains, tuple(evidence), _advice(strategy, groups), self.uses
+            self.head.repo,
+            self.head,
+            strategy,
+            groups,
+            self.flakes,
+            wrapped,
+            tuple(evidence),
+            _advice(strategy, groups),
+            self.uses,
         )
 
     def _wrapped(self, flake: FlakeFacts) -> str | None:

@@ -62,10 +62,10 @@ def output_names(
 def declared_inputs(runner: Runner, subject: str, file: str) -> dict[str, Any]:
     """The inputs that a flake.nix declares, from the file `file` on the runner's machine; its lock is not asked.
 
-    An attribute set by input name: url or other attributes of a reference, flake, follows, and inputs again.
+    By name: url or other attributes of a reference, flake, follows, and inputs again. `self` is there if it is declared.
     """
     found = _file(runner, subject, file, "f: f.inputs or { }")
-    return {name: value if isinstance(value, dict) else {} for name, value in found.items() if name != "self"}
+    return {name: value if isinstance(value, dict) else {} for name, value in found.items()}
 
 
 def formals(runner: Runner, subject: str, file: str) -> dict[str, bool]:

@@ -109,7 +109,7 @@ groups:
       type: list
       elements: str
     lock:
-      description: The path of the lock in the repository.
+      description: The path of the lock in the repository, with C({host}) in it where each host has its own.
       type: str
     lock_state:
       description:
@@ -124,6 +124,25 @@ groups:
       description: Days since the newest revision in the lock.
       type: float
       sample: 12.4
+    locks:
+      description:
+        - The lock files by path. Where each host has its own, there are several, and RV(groups.lock_state), RV(groups.lock_age) and
+          RV(groups.inputs) say of each thing how it is where it is worst, or oldest.
+      type: dict
+      contains:
+        hosts:
+          description: The hosts that have this lock.
+          type: list
+          elements: str
+        state:
+          description: As RV(groups.lock_state).
+          type: str
+        age:
+          description: As RV(groups.lock_age).
+          type: float
+        inputs:
+          description: As RV(groups.inputs).
+          type: dict
     inputs:
       description: The flake's own inputs, by name.
       type: dict
@@ -229,6 +248,20 @@ layout:
     flakes:
       description: Every flake of the commit by directory, with its C(hosts) (null if it does not evaluate) and C(outputs).
       type: dict
+    problems:
+      description:
+        - What of the repository works otherwise than one may think. For example, a flake that collects others and has its own
+          copy of their pins, an input that is the repository itself, the same host in two flakes, submodules, a lock that is a
+          link or cannot be read.
+      type: list
+      elements: dict
+      contains:
+        level:
+          description: V(error) if a rollout of one of the groups would fail at it, else V(warning).
+          type: str
+        msg:
+          description: What it is about, what it is, and what to do.
+          type: str
     snippet:
       description: The variables as YAML files, each after a comment with its path.
       type: str

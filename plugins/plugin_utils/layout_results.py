@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from ..module_utils.errors import masked
 from ..module_utils.layout import Layout, LayoutGroup
+from ..module_utils.lint import Finding
 
 
-def layout_result(layout: Layout) -> dict[str, Any]:
+def layout_result(layout: Layout, findings: Sequence[Finding] = ()) -> dict[str, Any]:
     """What was recognised."""
     return {
         "repo": layout.repo.path,
@@ -25,8 +28,15 @@ def layout_result(layout: Layout) -> dict[str, Any]:
             where: {"hosts": None if flake.hosts is None else list(flake.hosts), "outputs": list(flake.outputs)}
             for where, flake in layout.flakes.items()
         },
+        "problems": [_finding(finding) for finding in findings],
         "snippet": snippet(layout),
     }
+
+
+def _finding(finding: Finding) -> dict[str, str]:
+    problem = finding.problem
+    text = f"{finding.subject}: {problem.what}. {problem.fix}".rstrip()
+    return {"level": "error" if problem.error else "warning", "msg": masked(text)}
 
 
 def _group(group: LayoutGroup) -> dict[str, Any]:
