@@ -42,7 +42,7 @@ class HostStatus:
 
 def host_status(host: str, group: str, build: Mapping[str, Any], pins: Mapping[str, Any], info: Mapping[str, Any]) -> HostStatus:
     """A host's status from the results of flake_build, of flake_info for its group, and of system_info."""
-    wanted, age = build.get("system"), pins.get("lock_age")
+    wanted, age = build.get("system"), _lock_age(host, pins)
     if not info or info.get("unreachable") or not info.get("reachable", True):
         why = without_subject(host, str(info.get("msg") or "it could not be reached"))
         return HostStatus(host, group, Standing.UNREACHABLE, wanted=wanted, lock_age=age, note=why)
@@ -61,6 +61,13 @@ def host_status(host: str, group: str, build: Mapping[str, Any], pins: Mapping[s
         failed_units=tuple(info.get("failed_units") or ()),
         note=_note(host, build, info),
     )
+
+
+def _lock_age(host: str, pins: Mapping[str, Any]) -> float | None:
+    """The age of the lock that is this host's."""
+    own = [lock for lock in (pins.get("locks") or {}).values() if host in (lock.get("hosts") or ())]
+    age = own[0].get("age") if len(own) == 1 else pins.get("lock_age")
+    return None if age is None else float(age)
 
 
 def _note(host: str, build: Mapping[str, Any], info: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
 from ansible_collections.flotilla.nixos.plugins.module_utils.group_build import BuildSettings, GroupBuild, build_groups
+from ansible_collections.flotilla.nixos.plugins.module_utils.group_info import inspect, shared_inputs
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
@@ -245,3 +246,48 @@ def test_locks_that_lag_behind_flake_nix_fail_their_hosts_and_no_other(made: Fix
     failed = {host.name: host.error for host in build(group_of(made)).failed_hosts}
     assert set(failed) == {"pi-1", "pi-2"}
     assert "locks/pi-1.lock (and locks/pi-2.lock, which is the same) is not complete for its flake.nix" in failed["pi-2"]
+
+
+def test_info_is_of_each_lock(made: Fixture) -> None:
+    accept(RUNNER, group_of(made, "pi-1"), run(), commit=update(group_of(made, "pi-1")).commit)
+    conflict(made)
+    in_a_year = time.time() + 365 * 86400
+    info = inspect(RUNNER, group_of(made), now=in_a_year, max_age=30)
+    states = {lock.path: (lock.hosts, str(lock.state)) for lock in info.locks}
+    assert states == {
+        "locks/pi-1.lock": (("pi-1",), "locked"),
+        "locks/pi-2.lock": (("pi-2",), "broken"),
+        "locks/pi-3.lock": (("pi-3",), "locked"),
+    }
+    pinned = {lock.path: known.pin.rev for lock in info.locks for known in lock.inputs.values()}
+    assert pinned == {"locks/pi-1.lock": upstream(made), "locks/pi-3.lock": upstream(made, "main~1")}
+    assert info.lock_state == "broken"
+    assert info.lock_age == max(lock.age for lock in info.locks if lock.age)
+    assert info.hosts == tuple(f"{host}-attribute" for host in HOSTS)
+    said = [problem.what for problem in info.problems]
+    assert [what for what in said if "merge conflict" in what and what.endswith("(pi-2)")]
+    assert "the input nixpkgs is 365 days old (pi-1, pi-3)" in said
+    assert not [what for what in said if "has hosts that the group has not" in what]
+
+
+def test_info_of_a_host_that_the_flake_has_not_and_of_a_group_that_names_none(made: Fixture) -> None:
+    info = inspect(RUNNER, group_of(made, "pi-1", "pi-9"), now=time.time())
+    said = [problem.what for problem in info.problems]
+    assert any("there is no lock locks/pi-9.lock" in what and what.endswith("(pi-9)") for what in said)
+    assert any("there is no 'pi-9-attribute'" in what for what in said)
+    assert any("has hosts that the group has not: pi-2-attribute, pi-3-attribute" in what for what in said)
+    nobody = update_group("sbcs", str(made.repo.path), strategy="host_locks")
+    [problem] = inspect(RUNNER, nobody, now=time.time()).problems
+    assert problem.what == "each host has a lock of its own (locks/{host}.lock), and no host is named"
+
+
+def test_groups_share_only_locks_that_are_the_same_file(made: Fixture) -> None:
+    hosts = {"a": "pi-1", "b": "pi-2", "c": "pi-1"}
+    groups = [inspect(RUNNER, group_of(made, host, name=name), now=0, evaluate=False) for name, host in hosts.items()]
+    shared_inputs(groups)
+    moves = {info.group.name: [p.what for p in info.problems if p.what.startswith("an update of")] for info in groups}
+    assert moves == {
+        "a": ["an update of nixpkgs moves the group c too, which has the same lock"],
+        "b": [],
+        "c": ["an update of nixpkgs moves the group a too, which has the same lock"],
+    }

@@ -149,6 +149,12 @@ def test_status(info: dict[str, Any], build: dict[str, Any], standing: Standing,
     assert (status.standing, status.note) == (standing, note)
 
 
+def test_the_age_is_that_of_the_hosts_own_lock() -> None:
+    locks = {"locks/x.lock": {"hosts": ["x"], "age": 3.0}, "locks/y.lock": {"hosts": ["y"], "age": None}}
+    ages = [host_status(host, "g", GOOD, {"lock_age": 40.0, "locks": locks}, {}).lock_age for host in "xyz"]
+    assert ages == [3.0, None, 40.0]
+
+
 def test_the_status_in_words() -> None:
     info = RUNS_OLD | {"since": 1762041600, "reboot_needed": True, "failed_units": ["app.service"]}
     found = [host_status("x", "g", GOOD, {"lock_age": 12.4}, info), host_status("y", "g", GOOD, {}, {})]
