@@ -17,9 +17,10 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.holding import Hold
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept, discard
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import Change, Pin
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
+from ansible_collections.flotilla.nixos.plugins.module_utils.merging import promote_or_merge
 from ansible_collections.flotilla.nixos.plugins.module_utils.nix import require_nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
-from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import promote, restore
+from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.runner import Runner
 from ansible_collections.flotilla.nixos.plugins.module_utils.shared_inputs import (
     agreed_lines,
@@ -104,7 +105,7 @@ class ActionModule(FlotillaAction):
         if options["state"] == "promoted":
             [source] = groups_from_options([options["source"]])
             commit, choice = options["source"]["commit"], Choice(inputs, options["mapping"] or {})
-            return lambda group: promote(
+            return lambda group: promote_or_merge(
                 runner, group, run, source, choice, commit=commit, holding=holds(group), allow_dirty=dirty
             )
         wish = _wish(options)

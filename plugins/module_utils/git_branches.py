@@ -17,3 +17,9 @@ def named_before(repo: Repository, ref: str) -> list[str]:
     """The commits that a ref names and, as far as its reflog goes, has named before; none if it is not there."""
     result = git(repo, "log", "--walk-reflogs", "--format=%H", ref, "--")
     return result.stdout.split() if result.status == 0 else []
+
+
+def subjects_between(repo: Repository, old: str, new: str) -> list[str]:
+    """Short id and subject of each commit that `new` has and `old` has not, newest first."""
+    result = git(repo, "log", "--format=%h %s", f"{old}..{new}", "--")
+    return checked(result, repo.subject, f"reading the history of {new} failed").stdout.splitlines()

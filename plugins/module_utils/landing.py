@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from . import git, git_remote
 from .builder_files import held, scratch_dir
-from .candidate import Run, candidate_ref, locks_held
+from .candidate import Run, candidate_ref, locks_held, replaced_ref
 from .clones import is_clone
 from .errors import BadInput, CommandFailed
+from .git_branches import named_before
 from .lockfile import Lock, merged, parse_lock
 from .locking import Locking
 from .runner import Runner, RunResult
@@ -83,11 +84,11 @@ def accept(
 
 
 def _wanted(repo: git.Repository, group: UpdateGroup, commit: str, head: str) -> str:
-    """The commit if it is a candidate of this group: one that changes its lock alone."""
+    """The commit if it is a candidate of this group: one that its refs name, or have named, or that changes its lock alone."""
     found = git.commit_of(repo, commit)
     if found is None:
         raise BadInput(group.name, f"the repository {repo.path} has no commit {commit}", "Make the candidate again.")
-    if git.is_ancestor(repo, found, head):
+    if git.is_ancestor(repo, found, head) or found in _ours(repo, group):
         return found
     parents = git.parents_of(repo, found)
     changed = git.changed_paths(repo, parents[0], found) if len(parents) == 1 else ()
@@ -96,6 +97,11 @@ def _wanted(repo: git.Repository, group: UpdateGroup, commit: str, head: str) ->
             group.name, f"commit {commit} is no candidate: it changes more than {group.lock}", "Merge it by hand if you want it."
         )
     return found
+
+
+def _ours(repo: git.Repository, group: UpdateGroup) -> tuple[str | None, ...]:
+    """The candidates of the group that are known by name: a merge is not to be told from anybody's by what it changes."""
+    return git.commit_of(repo, candidate_ref(group)), *named_before(repo, replaced_ref(group))
 
 
 def _locks(repo: git.Repository, group: UpdateGroup, candidate: str) -> tuple[str, ...]:
