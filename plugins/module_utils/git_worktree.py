@@ -173,6 +173,29 @@ def ignored(repo: Repository, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(filter(None, found.split("\0")))
 
 
+#: Prints the first place, of those that are written to, where this user may not write.
+_WRITABLE = r"""
+cd -- "$1"; shift
+for path; do
+  case $path in */*) place=${path%/*} ;; *) place=. ;; esac
+  while [ ! -e "$place" ]; do
+    case $place in */*) place=${place%/*} ;; *) place=. ;; esac
+  done
+  [ -w "$place" ] || { printf '%s' "$place"; exit 0; }
+  [ ! -f "$path" ] || [ -w "$path" ] || { printf '%s' "$path"; exit 0; }
+done
+"""
+
+
+def require_writable(repo: Repository, changes: Changes) -> None:
+    """BadInput if this user may not write where the changes are made."""
+    result = repo.runner.run(["sh", "-euc", _WRITABLE, "sh", repo.path, *changes.paths])
+    place = checked(result, repo.subject, f"{repo.path} cannot be read").stdout
+    if place:
+        what = f"{place} cannot be written by this user on {repo.runner.name}"
+        raise BadInput(repo.subject, what, "Nothing was changed. Make it writable.")
+
+
 #: Writes stdin beside its target first, so that a file is never half there.
 _STAGE = r"""
 cd -- "$1"

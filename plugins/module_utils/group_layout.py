@@ -416,6 +416,9 @@ def _absent(repo: git.Repository, order: Order, found: Mapping[str, Found], plan
 def _require_no_links(repo: git.Repository, plan: Plan) -> None:
     """BadInput if a path that is written leads through a symbolic link."""
     paths = [inside(group.flake, name) for group in plan.groups for name in ("flake.nix", "flake.lock")]
+    for flake, kind in kinds(repo, [group.flake for group in plan.groups]).items():
+        if kind in ("file", "other"):
+            raise BadInput(repo.subject, f"{flake} is a file, and no directory", "Give the group another directory in flake.")
     for path, kind in kinds(repo, [*paths, *plan.moves, *plan.moves.values(), *plan.starters]).items():
         if kind.startswith("link "):
             link = kind.removeprefix("link ")

@@ -19,6 +19,7 @@ from .git_worktree import (
     ignored,
     kinds,
     nameless_commit,
+    require_writable,
     texts_of,
     tracked,
     tree_with_changes,
@@ -80,6 +81,7 @@ def make_groups(runner: Runner, path: str, order: Order, means: Means, *, more: 
         made = Made(plan, changes)
         if changes or any(_needs_lock(repo, group) for group in plan.groups):
             require_clean(repo, changes, commit=means.commit)
+            require_writable(repo, changes)
             _Proof(repo, found, made, means, scratch).run()
             _require_seen(repo, made)
             made.files = _file_changes(repo, made.changes)

@@ -19,6 +19,7 @@ from ansible_collections.flotilla.nixos.plugins.plugin_utils.file_diffs import o
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from integration.repositories import Repo, new_repo, sh
 from testbed import upstream
+from testbed.playbooks import Ansible, Played
 
 SYSTEM = f"{platform.machine()}-linux"
 BASE = '{ services.openssh.enable = true; system.stateVersion = "25.05"; }\n'
@@ -240,3 +241,314 @@ def test_hosts_of_another_flake_get_a_lock_of_their_own(repo: Repo, source: upst
     main_drv = sh("nix", "eval", "--raw", f"git+file://{repo.path}#nixosConfigurations.web1.config.system.build.toplevel.drvPath")
     assert drv(repo, "servers", "web1") == main_drv
     assert not make(repo, wish("servers", "web1")).changed
+
+
+# What is not ours
+
+
+HAND = """{
+  inputs.nixpkgs.url = "%s";
+  outputs = { nixpkgs, ... }: {
+    nixosConfigurations.desk1 = nixpkgs.lib.nixosSystem { system = "x86_64-linux"; modules = [ ]; };
+  };
+}
+"""
+
+
+@pytest.fixture
+def hand_written(fleet_repo: Repo, source: upstream.Upstream) -> Repo:
+    """The same with the group desktops (desk1), whose flake the user wrote."""
+    fleet_repo.write("hosts/desktops/flake.nix", HAND % source.url())
+    fleet_repo.git("add", "hosts/desktops")
+    sh("nix", "flake", "lock", f"path:{fleet_repo.path}?dir=hosts/desktops")
+    fleet_repo.commit()
+    return fleet_repo
+
+
+def refused(repo: Repo, *wishes: GroupWish, **more: Any) -> str:
+    """The message of an order that is refused, with and without check mode; nothing was changed."""
+    before, said = everything(repo), []
+    for check in (True, False):
+        with pytest.raises(FlotillaError) as caught:
+            make(repo, *wishes, **{"check": check, **more})
+        said.append(str(caught.value))
+    assert everything(repo) == before
+    assert said[0] == said[1]
+    return said[0]
+
+
+def test_a_hand_written_flake_is_told_what_to_add(hand_written: Repo) -> None:
+    repo = hand_written
+    assert not make(repo, wish("desktops", "desk1")).changed
+    new = HostWish("desk2", modules=("modules/base.nix",), system="aarch64-linux")
+    said = refused(repo, wish("desktops", "desk1", new))
+    start, _colon, lines = said.partition("Add to its nixosConfigurations:\n")
+    assert start == "desktops: hosts/desktops/flake.nix was written by hand, so it is left alone, and it has no desk2. "
+    assert lines.splitlines()[0] == "desk2 = nixpkgs.lib.nixosSystem {"
+    # What it says to paste is right.
+    text = flake(repo, "desktops")
+    repo.write(
+        "hosts/desktops/flake.nix",
+        text.replace("nixosConfigurations.desk1", f"nixosConfigurations.{lines}\n    nixosConfigurations.desk1"),
+    )
+    assert not make(repo, wish("desktops", "desk1", new)).changed
+    assert "nixos-system-desk2-25.05" in drv(repo, "desktops", "desk2")
+
+
+def test_a_hand_written_flake_is_told_what_to_remove(hand_written: Repo) -> None:
+    assert refused(hand_written, wish("desktops", "pi-9")).startswith("desktops: hosts/desktops/flake.nix was written by hand")
+    said = refused(hand_written, wish("desktops"), present=False)
+    assert said == (
+        "desktops: hosts/desktops/flake.nix was written by hand or edited since, so it is left alone. "
+        "Remove it: git rm hosts/desktops/flake.nix"
+    )
+    said = refused(hand_written, wish("servers", "web1", "desk1"))
+    assert said.startswith("servers: desk1 is in hosts/desktops/flake.nix, too, which was written by hand. Remove it there")
+
+
+def test_a_host_moves_to_a_hand_written_flake_once_it_is_there(hand_written: Repo) -> None:
+    repo = hand_written
+    said = refused(repo, wish("desktops", "desk1", "pi-2"))
+    lines = said.partition("nixosConfigurations:\n")[2]
+    assert "    ../sbcs/pi-2.nix" in lines.splitlines()
+    text = flake(repo, "desktops")
+    repo.write(
+        "hosts/desktops/flake.nix",
+        text.replace("nixosConfigurations.desk1", f"nixosConfigurations.{lines}\n    nixosConfigurations.desk1"),
+    )
+    assert make(repo, wish("desktops", "desk1", "pi-2")).changed
+    assert (names(repo, "sbcs"), names(repo, "desktops")) == (["pi-1"], ["desk1", "pi-2"])
+    assert drv(repo, "desktops", "pi-2")
+
+
+def test_a_flake_that_was_edited_is_left_alone(fleet_repo: Repo) -> None:
+    fleet_repo.write("hosts/sbcs/flake.nix", flake(fleet_repo, "sbcs").replace("Update group sbcs", "Boards"))
+    said = refused(fleet_repo, wish("sbcs", "pi-1", "pi-2", "pi-3"))
+    assert said.startswith(
+        "sbcs: hosts/sbcs/flake.nix was edited since it was written here, so it is left alone, and it has no pi-3."
+    )
+    assert not make(fleet_repo, wish("sbcs", "pi-1", "pi-2")).changed
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"sbcs": ["pi-1"], "servers": ["pi-1"]}, "host pi-1: it is listed in sbcs and in servers. A host has one lock"),
+        ({"sbcs": ["pi-1", "pi-1"]}, "host pi-1: it is listed twice."),
+        ({"sbcs": ["-pi"]}, "host '-pi': this name cannot be used in a path"),
+        ({"sbcs": ["a/b"]}, "host 'a/b': this name cannot be used in a path"),
+        ({"sbcs": ["pi 1"]}, "host 'pi 1': this name cannot be used in a path"),
+        ({"sbcs": ["pi_"]}, "host 'pi_': this is no name that NixOS takes for a host."),
+        ({"sbcs": ["x" * 64]}, "this is no name that NixOS takes for a host."),
+        ({"sbcs": ["flake"]}, "host 'flake': its file would be the group's flake.nix."),
+        ({"a b": ["pi-1"]}, "update group 'a b': this name cannot be used"),
+        ({"..": ["pi-1"]}, "update group '..': this name cannot be used"),
+    ],
+)
+def test_names_that_cannot_be_used(repo: Repo, groups: Mapping[str, list[str]], says: str) -> None:
+    assert says in refused(repo, *(wish(name, *hosts) for name, hosts in groups.items()))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"modules": ("modules/none.nix",)}, "x: there is no modules/none.nix in "),
+        (
+            {"modules": ("modules/new.nix",)},
+            "x: modules/new.nix is not tracked by git, so nix does not see it. Run: git add modules/new.nix",
+        ),
+        ({"modules": ("modules",)}, "x: the directory modules has no default.nix."),
+        ({"modules": ("../x.nix",)}, "module '../x.nix': this is not a plain path inside the repository."),
+        ({"modules": (".",)}, "module '.': this is the whole repository."),
+        ({"system": "x86"}, "x: 'x86' is no system."),
+        ({"flake": "/srv"}, "flake '/srv': this is not a plain path inside the repository."),
+        ({"flake": "hosts/sbcs"}, "x: hosts/sbcs/flake.nix is that of the group sbcs."),
+        ({"flake": "modules/base.nix"}, "modules/base.nix is a file, and no directory"),
+        ({"inputs": {"nixpkgs": ["no"]}}, "x: input nixpkgs has neither a url nor a mapping"),
+        ({"inputs": {"self": "path:."}}, "x: an input cannot be called self."),
+        ({"hosts_from": "main"}, "x: there is no input 'main' to take hosts from."),
+        ({"lock_from": "nobody"}, "x: there is no lock hosts/nobody/flake.lock to take its pins from."),
+        ({"flake": "ignored/x"}, "git ignores ignored/x/"),
+    ],
+)
+def test_what_a_group_cannot_be(fleet_repo: Repo, source: upstream.Upstream, more: Mapping[str, Any], says: str) -> None:
+    fleet_repo.write("modules/new.nix", "{ }\n")
+    fleet_repo.write(".gitignore", "ignored\n")
+    fleet_repo.git("add", ".gitignore")
+    assert says in refused(fleet_repo, wish("x", "host-x", source=source, **more))
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (
+            "{ outputs = { self }: { nixosConfigurations.x = 1 }; }\n",
+            "hosts/x/flake.nix:1: nix cannot read what would be written there",
+        ),
+        ("{ outputs = { self }: { nixosConfigurations.y = 1; }; }\n", "x: what the template makes lacks host-x and has y"),
+        ('{ outputs = { self }: throw "not today"; }\n', "x: evaluation failed: not today at hosts/x/flake.nix:1."),
+        ("{ outputs = { self }: { }; }\n", "x: evaluation failed: the flake has no nixosConfigurations."),
+    ],
+)
+def test_a_template_that_is_no_flake(fleet_repo: Repo, template: str, says: str) -> None:
+    said = refused(fleet_repo, wish("x", HostWish("host-x", modules=()), inputs={}), render=lambda _layout: template)
+    assert says in said
+
+
+def test_a_template_without_a_lock_is_looked_at_as_far_as_it_goes(fleet_repo: Repo) -> None:
+    wanted = wish("x", HostWish("host-x", modules=()), inputs={"nixpkgs": "github:NixOS/nixpkgs"})
+    said = refused(fleet_repo, wanted, render=lambda _layout: '{ inputs.nixpkgs.url = throw "nope"; outputs = 1; }', lock=False)
+    assert said.startswith("x: its flake.nix does not evaluate: nope")
+    made = make(fleet_repo, wanted, lock=False)
+    assert sorted(made.changes.texts) == ["hosts/x/flake.nix"]
+
+
+def test_repositories_that_cannot_be_used(tmp_path: Path, repo: Repo) -> None:
+    wanted = wish("x", "host-x")
+    sh("git", "clone", "--quiet", "--bare", str(repo.path), str(tmp_path / "bare.git"))
+    (tmp_path / "empty").mkdir()
+    said = {}
+    for name in ("bare.git", "empty", "nothing"):
+        with pytest.raises(FlotillaError) as caught:
+            make(Repo(tmp_path / name), wanted)
+        said[name] = str(caught.value)
+    assert (
+        said["bare.git"]
+        == f"{tmp_path}/bare.git: this is a bare repository, which has no files to change. Name a clone with a work tree."
+    )
+    assert "is not a git repository" in said["empty"]
+    assert "is not a git repository" in said["nothing"]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_files_that_are_dirty_do_not_get_into_a_commit(fleet_repo: Repo) -> None:
+    fleet_repo.write("hosts/sbcs/pi-2.nix", '{ environment.etc."board".text = "two"; }\n')
+    said = refused(fleet_repo, wish("servers", "web1", "pi-2"), commit=True)
+    assert "hosts/sbcs/pi-2.nix has uncommitted changes, which would get into the commit." in said
+    make(fleet_repo, wish("servers", "web1", "pi-2"))
+    assert "two" in (fleet_repo.path / "hosts/servers/pi-2.nix").read_text()
+
+
+def test_conflicts_and_merges(fleet_repo: Repo) -> None:
+    repo = fleet_repo
+    repo.git("checkout", "--quiet", "-b", "other")
+    make(repo, wish("sbcs", "pi-1"), commit=True)
+    repo.git("checkout", "--quiet", "main")
+    make(repo, wish("sbcs", "pi-2"), commit=True)
+    sh("sh", "-c", f"git -C {repo.path} -c user.name=t -c user.email=t@example.org merge other >/dev/null 2>&1 || true")
+    assert "a merge is under way there. Finish it first" in refused(repo, wish("servers", "web1", "web2"), commit=True)
+    # A flake with a conflict in it is no longer what was written here.
+    assert "sbcs: " in refused(repo, wish("sbcs", "pi-1", "pi-2", "pi-3"))
+
+
+def test_a_directory_that_cannot_be_written(fleet_repo: Repo) -> None:
+    place = fleet_repo.path / "hosts/servers"
+    sh("mount", "--bind", str(place), str(place))
+    try:
+        sh("mount", "-o", "remount,ro,bind", str(place))
+        said = refused(fleet_repo, wish("servers", "web1", "pi-2"))
+    finally:
+        sh("umount", str(place))
+    assert said.endswith(": hosts/servers cannot be written by this user on localhost. Nothing was changed. Make it writable.")
+
+
+def test_symbolic_links(fleet_repo: Repo, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (fleet_repo.path / "hosts/x").symlink_to(tmp_path / "elsewhere")
+    said = refused(fleet_repo, wish("x", "host-x"))
+    assert "hosts/x is a symbolic link, and what hosts/x/flake.nix is behind it is not ours to write" in said
+    assert not list((tmp_path / "elsewhere").iterdir())
+    (fleet_repo.path / "hosts/sbcs/flake.nix").rename(tmp_path / "flake.nix")
+    (fleet_repo.path / "hosts/sbcs/flake.nix").symlink_to(tmp_path / "flake.nix")
+    assert "hosts/sbcs/flake.nix is a symbolic link" in refused(fleet_repo, wish("sbcs", "pi-1"))
+
+
+def test_moves_that_would_break_a_host(fleet_repo: Repo) -> None:
+    repo = fleet_repo
+    repo.write("hosts/sbcs/common.nix", "{ }\n")
+    repo.write("hosts/sbcs/pi-2.nix", "{ imports = [ ./common.nix ]; }\n")
+    repo.commit()
+    said = refused(repo, wish("servers", "web1", "pi-2"))
+    assert said.startswith("servers: pi-2 would not evaluate there as it does in sbcs: ")
+    assert "common.nix" in said
+    repo.write("hosts/servers/pi-1.nix", "{ }\n")
+    said = refused(repo, wish("servers", "web1", "pi-1"))
+    assert said.startswith("pi-1: hosts/sbcs/pi-1.nix would move to hosts/servers/pi-1.nix, which is there already.")
+
+
+def test_pins_that_a_new_group_cannot_have(fleet_repo: Repo, source: upstream.Upstream) -> None:
+    said = refused(fleet_repo, wish("mixed", "pi-1", "web1"))
+    assert said == "mixed: its hosts come from sbcs and servers, whose locks differ. Say in lock_from whose pins it shall have."
+    assert make(fleet_repo, wish("mixed", "pi-1", "web1", lock_from="servers"), check=True).locks == {"mixed": "servers"}
+    other = {"nixpkgs": source.url("nixos-25.05")}
+    said = refused(fleet_repo, wish("mixed", "pi-1", inputs=other, lock_from="servers"))
+    assert said.startswith("mixed: it cannot have the pins of servers: nixpkgs has another url there.")
+
+
+def test_an_upstream_that_is_not_there(repo: Repo, tmp_path: Path) -> None:
+    gone = {"nixpkgs": f"git+file://{tmp_path}/gone.git?ref=main"}
+    said = refused(repo, wish("x", "host-x", inputs=gone))
+    assert said.startswith("x: locking the inputs failed")
+
+
+# The module
+
+
+def run_module(ansible: Ansible, options: Mapping[str, Any], *words: str, check: bool = True) -> Played:
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"flotilla.nixos.flake_group": dict(options)}]}
+    return ansible.playbook([play], "-c", "local", *words, inventory="localhost,", check=check)
+
+
+TEMPLATE = """#jinja2:variable_start_string:'[%', variable_end_string:'%]'
+# For [% owner %].
+{
+[% group.inputs_text %]
+  outputs = { self, nixpkgs, ... }@inputs: {
+    nixosConfigurations = {{% for host in group.hosts %}
+
+      [% host.attribute %] = nixpkgs.lib.nixosSystem {
+        system = "[% host.system %]";
+        modules = [ { networking.hostName = "[% host.host_name %]"; } [% (group.modules + host.modules) | join(" ") %] ];
+      };
+{% endfor %}
+    };
+  };
+}
+"""
+
+
+def test_the_module_with_a_template(ansible: Ansible, repo: Repo, source: upstream.Upstream, tmp_path: Path) -> None:
+    (tmp_path / "flake.nix.j2").write_text(TEMPLATE)
+    options = {
+        "repo": str(repo.path),
+        "template": str(tmp_path / "flake.nix.j2"),
+        "groups": [
+            {
+                "name": "kiosks",
+                "inputs": {"nixpkgs": source.url()},
+                "modules": ["modules/base.nix"],
+                "hosts": [{"name": "kiosk-1"}, {"name": "kiosk-2", "attribute": "two.x"}],
+            }
+        ],
+    }
+    words = ("-e", "owner='{{ \"the\" }} museum'")
+    before = everything(repo)
+    checked = run_module(ansible, options, *words, "--check", "--diff")
+    assert everything(repo) == before
+    assert "+# For the museum." in checked.text
+    [first] = run_module(ansible, options, *words).of("flake_group")
+    [second] = run_module(ansible, options, *words).of("flake_group")
+    assert (first.result["changed"], second.result["changed"]) == (True, False)
+    assert first.result["groups"]["kiosks"] == {
+        "flake": "hosts/kiosks", "hosts": ["kiosk-1", "kiosk-2"], "added": ["kiosk-1", "kiosk-2"], "moved": {}, "removed": [],
+        "ours": True, "locked": True, "lock_from": None,
+    }  # fmt: skip
+    assert first.result["files"] == [f"hosts/kiosks/{name}" for name in ("flake.lock", "flake.nix", "kiosk-1.nix", "kiosk-2.nix")]
+    assert names(repo, "kiosks") == ["kiosk-1", "two.x"]
+    [bad] = run_module(ansible, options, check=False).of("flake_group")
+    assert bad.status == "failed"
+    assert bad.result["msg"].startswith(f"template {tmp_path}/flake.nix.j2: it cannot be filled in: ")
+    assert "owner" in bad.result["msg"]
