@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from . import git, git_remote
 from .builder_files import held, write_file
@@ -29,6 +30,8 @@ _THEIR_KNOWN_GOOD = "refs/flotilla/origin/known-good/"
 _GLOBS = {_HEADS: _TRACKED, "refs/tags/": "refs/tags/", _KNOWN_GOOD: _THEIR_KNOWN_GOOD}
 #: Names a clone as one of ours, and has its URL: beside git's own config, so that it can be written without showing it.
 _MARK = "flotilla.config"
+#: Refs that every fetch makes anew.
+_NOT_OURS = ("refs/flotilla/origin/", "refs/flotilla/fetched/")
 #: Seconds to wait for another run that is cloning.
 _PATIENCE = 900
 
@@ -118,11 +121,14 @@ def refresh(
     fetch. token: a word that no other run has. CommandFailed if the remote does not answer: then the clone is as it was.
     """
     with held(runner, subject, f"{path}.busy", owner, patience=_PATIENCE):
-        repo = _existing(runner, path, subject)
-        if repo is None and offline:
-            raise BadInput(subject, f"there is no clone of {masked(url)} yet", "Run once without flotilla_offline.")
-        if repo is None:
-            return _Fetch(*_made(runner, url, path, subject), token, guarded).clone(created=True)
+        state = _state(runner, path, subject)
+        if state is not _State.WHOLE and offline:
+            what = "there is no clone of" if state is _State.NONE else "there is but a damaged clone of"
+            raise BadInput(subject, f"{what} {masked(url)}", "Run once without flotilla_offline.")
+        if state is not _State.WHOLE:
+            repo, there, warnings = _made(runner, url, path, subject, token, damaged=state is _State.DAMAGED)
+            return _Fetch(repo, there, _refs(repo), token, guarded).clone(created=True, warnings=warnings)
+        repo = git.open_repository(runner, path, subject)
         _set_url(repo, url)
         if offline:
             return Clone(repo, git.current_branch(repo), warnings=(f"{subject}: {masked(url)} was not fetched from.",))
@@ -163,18 +169,36 @@ def _refs(repo: git.Repository) -> dict[str, str]:
 # -- the clone itself ---------------------------------------------------------------------------------------------------
 
 
-def _existing(runner: Runner, path: str, subject: str) -> git.Repository | None:
-    """The clone that is there, if it is whole; a damaged one is put aside."""
+class _State(StrEnum):
+    """What there is where a clone should be."""
+
+    NONE = "none"
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+
+
+#: Reads every commit that a ref names, with its directories.
+_LOOK = ("rev-list", "--objects", "--no-walk", "--quiet", "--all")
+
+
+def _state(runner: Runner, path: str, subject: str) -> _State:
     there = runner.run(["sh", "-c", 'test -e "$1" || exit 3; test -e "$1/$2"', "sh", path, _MARK]).status
     if there == 3:
-        return None
+        return _State.NONE
     if there != 0:
         raise BadInput(subject, f"{path} is in the way: it is no clone of ours", "Move it away, or set flotilla_clones.")
-    return git.open_repository(runner, path, subject)
+    looked = runner.run(["git", "-C", path, *_LOOK], env={"LC_ALL": "C"}, timeout=git_remote.NETWORK)
+    if "dubious ownership" in looked.stderr:
+        # That error has its own words.
+        git.open_repository(runner, path, subject)
+    bad = looked.status != 0 or re.search(r"^(error|fatal):|broken ref", looked.stderr, re.MULTILINE)
+    return _State.DAMAGED if bad else _State.WHOLE
 
 
-def _made(runner: Runner, url: str, path: str, subject: str) -> tuple[git.Repository, Listed, dict[str, str]]:
-    """A new clone, whole before it has its name; what a killed run left of one is removed."""
+def _made(
+    runner: Runner, url: str, path: str, subject: str, token: str, *, damaged: bool
+) -> tuple[git.Repository, Listed, tuple[str, ...]]:
+    """A new clone, whole before it has its name; what a killed run left of one is removed. damaged: in place of one."""
     runner.run(["sh", "-c", 'rm -rf -- "$1".new.*', "sh", path])
     made = runner.run(["mktemp", "-d", f"{path}.new.XXXXXXXX"])
     aside = checked(made, subject, f"there is no place for a clone at {path}").stdout.strip()
@@ -185,10 +209,46 @@ def _made(runner: Runner, url: str, path: str, subject: str) -> tuple[git.Reposi
         _set_url(repo, url)
         there = git_remote.listed(repo, ORIGIN, _patterns())
         git_remote.fetch(repo, ORIGIN, _refspecs(there), timeout=git_remote.FIRST)
-        checked(runner.run(["mv", "-T", "--", aside, path]), subject, f"making a clone at {path} failed")
+        lost = _salvaged(repo, path) if damaged else ()
+        old = f"{path}.damaged.{token}"
+        checked(runner.run(["sh", "-euc", _REPLACE, "sh", aside, path, old]), subject, f"making a clone at {path} failed")
     finally:
         runner.run(["rm", "-rf", "--", aside])
-    return git.open_repository(runner, path, subject), there, {}
+    left = f", but for {', '.join(lost)}, which cannot be read there" if lost else ""
+    warning = (
+        f"{subject}: the clone {path} was damaged, and was made anew with all that only it had{left}. "
+        f"The damaged one is {old}; remove it when you need nothing of it."
+    )
+    return git.open_repository(runner, path, subject), there, (warning,) if damaged else ()
+
+
+#: Lets git open a repository whose own few files were lost.
+_MEND = r"""
+cd -- "$1"
+git rev-parse --git-dir >/dev/null 2>&1 && exit
+for file in HEAD config packed-refs; do
+  [ ! -e "$file" ] || cp -p -- "$file" "$file.damaged"
+done
+echo 'ref: refs/heads/main' >HEAD
+printf '[core]\n\trepositoryformatversion = 0\n\tbare = true\n' >config
+mkdir -p refs objects
+git show-ref >/dev/null 2>&1 || rm -f packed-refs
+"""
+
+#: Puts a new clone in the place of a damaged one.
+_REPLACE = 'if [ -e "$2" ]; then mv -- "$2" "$3"; fi; mv -- "$1" "$2"'
+
+
+def _salvaged(repo: git.Repository, path: str) -> tuple[str, ...]:
+    """Take over the commits and refs that only a damaged clone may have; those that cannot be read there."""
+    checked(repo.runner.run(["sh", "-euc", _MEND, "sh", path]), repo.subject, f"the damaged clone {path} cannot be read")
+    listed = repo.runner.run(["git", "-C", path, "for-each-ref", "--format=%(refname)"], env={"LC_ALL": "C"})
+    lost = re.findall(r"broken ref (\S+)", listed.stderr)
+    for ref in listed.stdout.split():
+        if ref == NOTES or (ref.startswith((_HEADS, "refs/flotilla/")) and not ref.startswith(_NOT_OURS)):
+            fetched = git.git(repo, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", path, f"+{ref}:{ref}")
+            lost += [ref] if fetched.status != 0 else []
+    return tuple(lost)
 
 
 def _set_url(repo: git.Repository, url: str) -> None:
@@ -216,7 +276,7 @@ class _Fetch:
     token: str
     guarded: Collection[str | None]
 
-    def clone(self, *, created: bool = False) -> Clone:
+    def clone(self, *, created: bool = False, warnings: Sequence[str] = ()) -> Clone:
         """Bring our branches, notes and known-good forward."""
         default = self.there.default
         if default is None:
@@ -226,7 +286,7 @@ class _Fetch:
             words = ("symbolic-ref", "HEAD", f"{_HEADS}{default}")
             checked(git.git(self.repo, *words), self.repo.subject, "setting the default branch failed")
         moved: list[str] = []
-        warnings: list[str] = []
+        said = list(warnings)
         parted: dict[str, FlotillaError] = {}
         guarded = {branch or default for branch in self.guarded}
         heads = self.there.below(_HEADS)
@@ -236,9 +296,9 @@ class _Fetch:
             self._gone(name, ours[name], name in guarded, moved, parted)
         for name, theirs in heads.items():
             if (mine := ours.get(name)) != theirs:
-                self._forward(name, mine, theirs, name in guarded, moved, warnings, parted)
+                self._forward(name, mine, theirs, name in guarded, moved, said, parted)
         moved += self._ledger()
-        return Clone(self.repo, default, created, tuple(moved), tuple(warnings), parted)
+        return Clone(self.repo, default, created, tuple(moved), tuple(said), parted)
 
     def _gone(self, name: str, mine: str, guarded: bool, moved: list[str], parted: dict[str, FlotillaError]) -> None:
         if guarded:

@@ -22,7 +22,7 @@ description:
   - Asks nothing. ssh uses the keys and the agent of the user who runs on the builder, and C(known_hosts) there; https uses git's
     credential helpers, or a user and password in the URL, which are shown in no output.
   - A clone is made aside and moved into place when it is whole. One run at a time works on it. A clone that was damaged is put
-    aside as C(CLONE.damaged.TIME) and made anew, with the commits and refs that only it had, as far as they can be read.
+    aside as C(CLONE.damaged.ID) and made anew, with the commits and refs that only it had, as far as they can be read.
   - Needs git 2.38 or newer on the builder.
 options:
   others:
