@@ -54,7 +54,8 @@ options:
       - What is given for a group is set as variables of its inventory group, C(flotilla_strategy), C(flotilla_branch) and so on.
       - "C(strategy): one of C(group_flakes) (the default), C(group_repos), C(group_inputs), C(channel_inputs), C(stage_flakes),
         C(group_branches), C(host_locks)."
-      - "C(repo), C(branch), C(flake), C(lock), C(inputs): the group's fields."
+      - "C(repo), C(branch), C(flake), C(lock), C(inputs): the group's fields. With C({host}) in the C(lock), each host has its
+        own, and is evaluated with it; to know the hosts' names, any one of these locks is enough."
       - "C(hosts), C(exclude): lists of shell patterns for the attributes that are its hosts, for flakes that have others, too."
     type: dict
     default: {}
@@ -221,6 +222,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._option("variables"),
             self._option("chunk"),
             float(self._option("timeout")),
+            self._option("host_name"),
         )
         runner, key = LocalRunner(), self.get_cache_key(path)
         mark = fleet_inventory.fingerprint(runner, listings, settings) if self._option("cache") else None

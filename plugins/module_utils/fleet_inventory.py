@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,12 +15,12 @@ from typing import Any
 
 from . import git, nix
 from .errors import BadInput, FlotillaError
-from .evaluation import attribute_names, evaluate_values
-from .flake_source import commit_to_use, flake_source, parsed_lock, work_tree
+from .evaluation import FlakeSource, attribute_names, evaluate_values
+from .flake_source import alike, commit_to_use, flake_source, parsed_lock, work_tree
 from .lockfile import pins
 from .memory import hosts_per_evaluator
 from .runner import Runner
-from .update_group import UpdateGroup, checked_name, update_group
+from .update_group import HOST, Member, UpdateGroup, checked_name, update_group
 
 #: Facts of a host for its variables; whatever of it a configuration lacks, or refuses to say, is null.
 _FACTS = """
@@ -56,13 +56,17 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to look. details: evaluate the hosts; variables: name → nix expression over the configuration `c`."""
+    """How to look. details: evaluate the hosts; variables: name → nix expression over the configuration `c`.
+
+    host_name: see host_names. It also says which lock a host has, where each has its own.
+    """
 
     allow_dirty: bool = False
     details: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     chunk: int | None = None
     timeout: float = nix.EVALUATION
+    host_name: str = "{attribute}"
 
 
 @dataclass(slots=True)
@@ -169,20 +173,96 @@ def _fill(runner: Runner, found: ListedGroup, listing: Listing, settings: Settin
     repo = git.open_repository(runner, group.repo, group.name)
     found.commit = commit_to_use(repo, group, None)
     dirty = settings.allow_dirty and bool(work_tree(repo, group).changed)
+    if group.per_host:
+        _fill_by_each_lock(repo, found, listing, settings, chunk, dirty=dirty)
+        return
     with flake_source(repo, group, found.commit, dirty=dirty) as source:
-        lock = parsed_lock(repo, group, found.commit) if not dirty else None
-        dates = [pin.last_modified for pin in pins(lock).values() if pin.date and pin.last_modified] if lock else []
-        found.locked = max(dates, default=None)
+        found.locked = None if dirty else _locked(repo, group, found.commit)
         names = [name for name in attribute_names(runner, source, timeout=settings.timeout) if listing.has(name)]
         found.hosts = [_checked_host(name, group) for name in names]
-        good = [host.attribute for host in found.hosts if not host.error]
-        if settings.details and good:
-            values, errors = evaluate_values(runner, source, good, _facts(settings), chunk=chunk, timeout=settings.timeout)
-            for host in found.hosts:
-                if host.attribute in errors:
-                    host.error = str(errors[host.attribute])
-                elif host.attribute in values:
-                    _set_facts(host, values[host.attribute])
+        if settings.details:
+            _look_at(runner, source, found.hosts, settings, chunk)
+
+
+def _locked(repo: git.Repository, group: UpdateGroup, commit: str) -> int | None:
+    lock = parsed_lock(repo, group, commit)
+    dates = [pin.last_modified for pin in pins(lock).values() if pin.date and pin.last_modified] if lock else []
+    return max(dates, default=None)
+
+
+def _look_at(runner: Runner, source: FlakeSource, hosts: Sequence[ListedHost], settings: Settings, chunk: int) -> None:
+    """Find out about hosts that one lock is for."""
+    good = [host.attribute for host in hosts if not host.error]
+    if not good:
+        return
+    values, errors = evaluate_values(runner, source, good, _facts(settings), chunk=chunk, timeout=settings.timeout)
+    for host in hosts:
+        if host.attribute in errors:
+            host.error = str(errors[host.attribute])
+        elif host.attribute in values:
+            _set_facts(host, values[host.attribute])
+
+
+def _fill_by_each_lock(
+    repo: git.Repository, found: ListedGroup, listing: Listing, settings: Settings, chunk: int, *, dirty: bool
+) -> None:
+    """The same where each host has a lock of its own: any of them tells the names, and its own what a host is."""
+    group = listing.group
+    any_lock, names = _names_by_any_lock(repo, group, found.commit, settings, dirty=dirty)
+    found.hosts = [_checked_host(name, group) for name in names if listing.has(name)]
+    hosts = {host.attribute: host for host in found.hosts if not host.error}
+    if settings.details and ("{host_name}" in settings.host_name or "{fqdn}" in settings.host_name):
+        with flake_source(repo, any_lock, found.commit, dirty=dirty) as source:
+            _look_at(repo.runner, source, list(hosts.values()), settings, chunk)
+        # With pins of another's: its own say whether it evaluates.
+        for host in hosts.values():
+            host.error = ""
+    members = _members(group, hosts.values(), settings)
+    dates = []
+    for some in alike(repo, group.with_lock(group.lock, members), found.commit, dirty=dirty) if members else ():
+        these = [hosts[member.attribute] for member in some.group.members]
+        try:
+            if not dirty:
+                dates.append(_locked(repo, some.group, found.commit))
+            if settings.details:
+                with flake_source(repo, some.group, found.commit, dirty=dirty, own=some.own) as source:
+                    _look_at(repo.runner, source, these, settings, chunk)
+        except FlotillaError as error:
+            for host in these if settings.details else ():
+                host.error = str(error)
+    found.locked = min((date for date in dates if date is not None), default=None)
+
+
+def _members(group: UpdateGroup, hosts: Iterable[ListedHost], settings: Settings) -> list[Member]:
+    members = []
+    for host in hosts:
+        try:
+            members.append(Member(checked_name("host", _name(settings.host_name, group.name, host)), host.attribute))
+        except BadInput as error:
+            host.error = f"{group.name}: {error}"
+    return members
+
+
+def _names_by_any_lock(
+    repo: git.Repository, group: UpdateGroup, commit: str, settings: Settings, *, dirty: bool
+) -> tuple[UpdateGroup, tuple[str, ...]]:
+    """The names of the flake's hosts, by the first lock that is complete; and the group as if that was its own."""
+    failure: FlotillaError = BadInput(
+        group.name,
+        f"there is no lock {group.lock} of any host at commit {commit[:12]} of {repo.path}",
+        f"Make a first one, as in: nix flake lock --output-lock-file {group.lock.replace(HOST, 'NAME')}, and commit it.",
+    )
+    locks = [path for path in git.files(repo, commit) if group.owns(path)]
+    there = git.entries(repo, commit, locks) if locks else {}
+    # What is the same in several gives the same answer.
+    for path in {entry.blob: path for path, entry in sorted(there.items())}.values():
+        part = group.with_lock(path)
+        try:
+            with flake_source(repo, part, commit, dirty=dirty) as source:
+                return part, attribute_names(repo.runner, source, timeout=settings.timeout)
+        except FlotillaError as error:
+            failure = error
+    raise failure
 
 
 def _checked_host(name: str, group: UpdateGroup) -> ListedHost:

@@ -158,10 +158,15 @@ def entries(repo: Repository, commit: str, paths: Sequence[str]) -> dict[str, En
     return found
 
 
+def files(repo: Repository, commit: str) -> tuple[str, ...]:
+    """The paths of all files of a commit."""
+    listed = _out(git(repo, "ls-tree", "-r", "-z", "--name-only", commit), repo, f"reading commit {commit} failed")
+    return tuple(filter(None, listed.split("\0")))
+
+
 def flake_dirs(repo: Repository, commit: str) -> tuple[str, ...]:
     """Directories of a commit that have a flake.nix."""
-    listed = _out(git(repo, "ls-tree", "-r", "-z", "--name-only", commit), repo, f"reading commit {commit} failed")
-    return tuple(p.rpartition("/")[0] or "." for p in listed.split("\0") if p.rpartition("/")[2] == "flake.nix")
+    return tuple(p.rpartition("/")[0] or "." for p in files(repo, commit) if p.rpartition("/")[2] == "flake.nix")
 
 
 def show(repo: Repository, blob: str) -> str:

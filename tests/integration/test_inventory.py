@@ -16,7 +16,7 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
-from integration.repositories import Fixture, fixture
+from integration.repositories import UPSTREAM, Fixture, fixture
 from testbed.playbooks import Ansible
 
 HOSTS = {
@@ -174,6 +174,42 @@ def test_groups_as_they_are_named(inventory: Inventory, fleet_repo: Fixture) -> 
     assert variables["flotilla_flake"] == "fleet"
     assert "flotilla_lock" not in variables
     assert set(inventory.hosts(update_groups={"stable": {"flake": "fleet"}}, discover=True)) >= {"stable", "sbcs", "servers"}
+
+
+def test_a_lock_for_each_host(inventory: Inventory, fleet_repo: Fixture) -> None:
+    versions = 'lib.host { name = "NAME"; config.networking = { hostName = "NAME"; fqdn = "${lib.release}.NAME"; }; }'
+    fleet_repo.upstream.write(
+        "flake.nix", UPSTREAM.replace("VERSION", "1").replace("lib.run =", 'lib.release = "old"; lib.run =')
+    )
+    fleet_repo.upstream.commit()
+    hosts = {name: versions.replace("NAME", name) for name in ("a", "b", "c")}
+    fleet_repo.group("all", hosts, flake="fleet")
+    lock = (fleet_repo.repo.path / "fleet/flake.lock").read_text()
+    fleet_repo.repo.git("rm", "--quiet", "fleet/flake.lock")
+    groups = {"all": {"strategy": "host_locks", "flake": "fleet"}}
+    fleet_repo.repo.commit()
+    assert "all: there is no lock locks/{host}.lock of any host at commit" in inventory.refuse(update_groups=groups, strict=True)
+    fleet_repo.repo.write("locks/a.lock", lock)
+    fleet_repo.upstream.write(
+        "flake.nix", UPSTREAM.replace("VERSION", "2").replace("lib.run =", 'lib.release = "new"; lib.run =')
+    )
+    fleet_repo.upstream.commit()
+    fleet_repo.nix_lock("fleet", "update")
+    (fleet_repo.repo.path / "fleet/flake.lock").rename(fleet_repo.repo.path / "locks/b.lock")
+    fleet_repo.repo.commit()
+    assert inventory.hosts(update_groups=groups)["all"] == ["a", "b", "c"]
+    assert "all: there is no lock locks/c.lock at commit" in inventory.warnings
+    assert "locks/a.lock" not in inventory.warnings
+    facts = {name: inventory.variables(name, update_groups=groups).get("flotilla_fqdn") for name in "abc"}
+    assert facts == {"a": "old.a", "b": "new.b", "c": None}
+    assert inventory.variables("a", update_groups=groups)["flotilla_strategy"] == "host_locks"
+    assert inventory.hosts(update_groups=groups, details=False)["all"] == ["a", "b", "c"]
+    assert inventory.warnings == ""
+    # Its own lock goes by the host's name in the inventory.
+    named = {"all": {"flake": "fleet", "lock": "locks/{host}.lock", "hosts": ["c"]}}
+    fleet_repo.repo.git("mv", "locks/b.lock", "locks/kiosk-c.lock")
+    fleet_repo.repo.commit()
+    assert inventory.variables("kiosk-c", update_groups=named, host_name="kiosk-{host_name}")["flotilla_fqdn"] == "new.c"
 
 
 def test_the_commit_counts_unless_the_work_tree_is_asked_for(inventory: Inventory, fleet_repo: Fixture) -> None:
