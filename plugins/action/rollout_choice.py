@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.choosing import Choice, choose
+from ..plugin_utils.result_file import refusals_in
 from ..plugin_utils.values import plain
 
 
@@ -19,6 +20,7 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "target": {"type": "str", "default": ""},
         "source": {"type": "str"},
+        "result_file": {"type": "path"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +30,8 @@ class ActionModule(FlotillaAction):
         play, everyone = plain(task_vars["ansible_play_hosts_all"]), plain(task_vars["groups"]["all"])
         found = Choice([], {}, None, [], [])
         if stages:
-            found = choose(options["target"], options["source"], play, everyone, task_vars["hostvars"])
+            with refusals_in(options["result_file"]):
+                found = choose(options["target"], options["source"], play, everyone, task_vars["hostvars"])
         return {
             **plain(asdict(found)),
             "stages": [str(stage) for stage in stages],

@@ -11,6 +11,7 @@ from ..module_utils.git import open_repository, require_git
 from ..module_utils.proving import Seen, branch_commit, proven, require_proven
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.group_options import GROUPS, groups_from_options
+from ..plugin_utils.result_file import refusals_in
 from ..plugin_utils.values import plain
 
 
@@ -23,9 +24,15 @@ class ActionModule(FlotillaAction):
         "standing": {"type": "dict"},
         "absent": {"type": "dict", "default": {}},
         "force_reason": {"type": "str", "default": ""},
+        "result_file": {"type": "path"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Say which commit may be promoted, and leave a refusal for whatever started the run."""
+        with refusals_in(options["result_file"]):
+            return self._judge(options, task_vars)
+
+    def _judge(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Judge by the ledger and by what the hosts run now; without a standing, take the head of the branch."""
         [source] = groups_from_options(options["groups"])
         runner = self.builder()

@@ -40,6 +40,9 @@ options:
         group's branch is taken.
     type: str
     default: ""
+  result_file:
+    description: A file on the controller to write to that the run is refused, and why; see M(flotilla.nixos.rollout_result).
+    type: path
 extends_documentation_fragment:
   - flotilla.nixos.attributes
   - flotilla.nixos.attributes.actiongroup

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..module_utils.errors import BadInput
+from ..module_utils.update_group import UpdateGroup
 from .fleet import group_of, update_groups
-from .group_options import GROUP_OPTIONS, groups_from_options
+from .group_options import completed, groups_from_options
 from .role_options import check_role_options
 
 #: Variables that ask for other pins than those that were proven.
@@ -61,6 +62,45 @@ def choose(
     return Choice(chosen, group, _source(group, source, theirs, hostvars) if source else None, theirs, sorted(members))
 
 
+def group_on_branch(
+    branch: str, limited: Collection[str], everyone: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A group that stands for a branch which no update group has: with the hosts of all that have its flake and lock.
+
+    limited: the hosts whose flake and lock are meant; none: there is but one.
+    """
+    members = members_by_group(everyone, hostvars)
+    groups = [update_groups(hosts, hostvars)[0] for hosts in members.values()]
+    known = {group["name"]: _resolved(group) for group in groups}
+    if own := [name for name, group in known.items() if group.branch == branch]:
+        what = f"it is the branch of the update group {', '.join(own)}"
+        raise BadInput(f"branch {branch}", what, f"Update that: -l {own[0]}, without branch.")
+    places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for group in groups:
+        place = known[group["name"]]
+        places.setdefault((place.repo, place.flake, place.lock), []).append(group)
+    wanted = [found for found in places.values() if not limited or any(h["name"] in limited for g in found for h in g["hosts"])]
+    if len(wanted) != 1:
+        listed = "; ".join(", ".join(group["name"] for group in found) for found in wanted)
+        what = f"the update groups have different flakes, locks or repositories ({listed}), so it is not clear what to lock on it"
+        raise BadInput(f"branch {branch}", what, "Name one of the groups with -l.")
+    [alike] = wanted
+    return {**_on_branch(alike[0], branch), "hosts": [host for group in alike for host in group["hosts"]]}
+
+
+def _on_branch(group: Mapping[str, Any], branch: str) -> dict[str, Any]:
+    """A group as it would be on another branch, under that one's name."""
+    known = _resolved(group)
+    fields = {field: value for field, value in group.items() if field not in ("strategy", "inputs", "holds")}
+    # A ref and a message have the name, too.
+    return {**fields, "name": branch.replace("/", "-"), "branch": branch, "flake": known.flake, "lock": known.lock}
+
+
+def _resolved(group: Mapping[str, Any]) -> UpdateGroup:
+    [known] = groups_from_options([completed(group)])
+    return known
+
+
 def _require_clear(target: str, source: str | None, members: Mapping[str, Sequence[str]]) -> None:
     """BadInput where the groups are not named, not there, or the same."""
     there = f"The update groups are {', '.join(sorted(members)) or 'none'}."
@@ -88,7 +128,4 @@ def _source(
     """An update group, or else that branch of the target's repository, with the target's flake and lock."""
     if theirs:
         return update_groups(theirs, hostvars)[0]
-    [known] = groups_from_options([{**dict.fromkeys(GROUP_OPTIONS), "strategy": "group_flakes", **target}])
-    fields = {field: value for field, value in target.items() if field != "strategy"}
-    # A ref and a message have the name, too.
-    return {**fields, "name": name.replace("/", "-"), "branch": name, "flake": known.flake, "lock": known.lock}
+    return _on_branch(target, name)

@@ -7,7 +7,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ def write_result(path: str, status: str, rollout: Mapping[str, Any] | None = Non
     ended = {} if status == "running" else {"ended": iso(int(time.time()))}
     values = {"version": VERSION, "status": status, **run, **ended, **more}
     return write_json("flotilla_result_file", Path(path), values)
+
+
+@contextmanager
+def refusals_in(path: str | None) -> Iterator[None]:
+    """Write down that the run is refused, and why, if what is done within raises BadInput. path None: nowhere."""
+    try:
+        yield
+    except BadInput as error:
+        if path:
+            write_result(path, "refused", reason=str(error))
+        raise
 
 
 def write_json(variable: str, file: Path, values: Any, *, check: bool = False) -> bool:

@@ -153,7 +153,7 @@ ENTRY_POINTS = ("prepare", "batch", "finish", "status", "update", "rollback", "p
 #: Read by rollout_scope from what the inventory says of a host, so that the role needs no defaults for them.
 PLACES = {f"flotilla_{field}" for field in (*FIELDS, "update_group", "update_groups", "attribute")}
 #: What -e names in each run of a playbook: `to` is a group or a commit.
-NAMED = {"from", "to", "group"}
+NAMED = {"from", "to", "group", "branch"}
 
 
 def test_every_variable_has_one_default() -> None:
