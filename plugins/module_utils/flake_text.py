@@ -72,13 +72,17 @@ def checked_host(name: str, attribute: str | None) -> tuple[str, str]:
     checked_name("host", name)
     if "flake" in (name, attribute):
         raise BadInput("host 'flake'", "its file would be the group's flake.nix", "Give the host another name.")
+    return name, checked_name("flake attribute", attribute or name)
+
+
+def require_label(name: str) -> None:
+    """BadInput if NixOS does not take the name for a host, which it has when its configuration is made here."""
     if not _HOST_LABEL.fullmatch(label(name)):
         raise BadInput(
             f"host {name!r}",
             "this is no name that NixOS takes for a host",
             "Use up to 63 letters, digits, `-` and `_`, with a letter or digit first and last; a domain may follow after a dot.",
         )
-    return name, checked_name("flake attribute", attribute or name)
 
 
 def label(name: str) -> str:
@@ -139,7 +143,7 @@ def built_in(layout: GroupLayout) -> str:
         "{",
         f"  description = {nix_string(f'Update group {layout.name}')};",
         "",
-        _inputs(layout.inputs),
+        inputs_text(layout.inputs),
         "",
         _re_exported(layout) if layout.hosts_from else _made_here(layout),
         "}",
@@ -147,7 +151,8 @@ def built_in(layout: GroupLayout) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _inputs(inputs: Mapping[str, Input]) -> str:
+def inputs_text(inputs: Mapping[str, Input]) -> str:
+    """The inputs as a flake.nix binds them."""
     lines = ["  inputs = {"]
     for name, spec in inputs.items():
         if set(spec) == {"url"}:
@@ -320,7 +325,7 @@ def for_template(layout: GroupLayout) -> dict[str, Any]:
         "flake": layout.flake,
         "system": layout.system,
         "inputs": {name: dict(spec) for name, spec in layout.inputs.items()},
-        "inputs_text": _inputs(layout.inputs),
+        "inputs_text": inputs_text(layout.inputs),
         "modules": [_module(module, layout) for module in layout.modules],
         "hosts_from": layout.hosts_from,
         "hosts": [

@@ -21,6 +21,7 @@ from .flake_text import (
     checked_system,
     is_path,
     own_layout,
+    require_label,
     signed,
     to_paste,
     was_ours,
@@ -272,6 +273,8 @@ class _Group:
         owner = self.owners.get(wish.name)
         old = next((host for host in owner.hosts if host.name == wish.name), None) if owner else None
         name, attribute = checked_host(wish.name, wish.attribute or (old.attribute if old else None))
+        if not shape.hosts_from and not self.foreign:
+            require_label(name)
         system = wish.system or (old.system if old else None)
         if owner and old and not system and owner.system != shape.system:
             system = owner.system

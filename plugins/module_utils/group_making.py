@@ -27,6 +27,7 @@ from .git_worktree import (
 )
 from .group_layout import Found, GroupPlan, Order, Plan, flakes_of, open_work_tree, planned, require_clean, summary
 from .lockfile import parse_lock, pins, root_inputs
+from .memory import hosts_per_evaluator
 from .runner import Runner
 
 
@@ -52,13 +53,17 @@ class FileChange:
 
 @dataclass(slots=True)
 class Made:
-    """What was made, or under check would be. locks: of which groups a lock was made, and whose pins it has ("" for new ones)."""
+    """What was made, or under check would be. locks: of which groups a lock was made, and whose pins it has ("" for new ones).
+
+    proven: hosts whose derivation was compared with that in another flake.
+    """
 
     plan: Plan
     changes: Changes
     files: list[FileChange] = field(default_factory=list)
     locks: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
+    proven: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
@@ -66,9 +71,19 @@ class Made:
         return bool(self.changes)
 
 
-def make_groups(runner: Runner, path: str, order: Order, means: Means, *, more: Mapping[str, str] | None = None) -> Made:
+def make_groups(
+    runner: Runner,
+    path: str,
+    order: Order,
+    means: Means,
+    *,
+    more: Mapping[str, str] | None = None,
+    same_as: str | None = None,
+    subject: str | None = None,
+) -> Made:
     """Bring the groups of a repository's work tree to what is ordered. more: further files that go with them, by path.
 
+    same_as: the directory of a flake that has the same hosts, whose derivations they must have. subject: that of the commit.
     Raises BadInput for what the user can mend, and CommandFailed where nix or git fail; then nothing was changed.
     """
     repo = open_work_tree(runner, path)
@@ -82,13 +97,13 @@ def make_groups(runner: Runner, path: str, order: Order, means: Means, *, more: 
         if changes or any(_needs_lock(repo, group) for group in plan.groups):
             require_clean(repo, changes, commit=means.commit)
             require_writable(repo, changes)
-            _Proof(repo, found, made, means, scratch).run()
+            _Proof(repo, found, made, means, scratch, same_as).run()
             _require_seen(repo, made)
             made.files = _file_changes(repo, made.changes)
         if made.changed and not means.check:
             apply(repo, made.changes)
             if means.commit:
-                made.commit = commit_changes(repo, made.changes, f"{summary(plan)}\n", scratch)
+                made.commit = commit_changes(repo, made.changes, f"{subject or summary(plan)}\n", scratch)
     return made
 
 
@@ -113,6 +128,7 @@ class _Proof:
     made: Made
     means: Means
     scratch: str
+    same_as: str | None = None
 
     def run(self) -> None:
         self._require_syntax()
@@ -125,6 +141,8 @@ class _Proof:
             if group.after is not None and group.rendered:
                 self._require_hosts(commit, group, group.after)
         self._require_moved(commit)
+        if self.same_as is not None:
+            self._require_same(commit, self.same_as)
 
     def _require_syntax(self) -> None:
         """The message about a file that is no nix, before others that come of it."""
@@ -280,9 +298,30 @@ class _Proof:
                         "Do its files import others that are left behind? Nothing was changed.",
                     ) from error
 
+    def _require_same(self, commit: str, flake: str) -> None:
+        """Hosts that another flake of the repository has, too, have the same derivation there, at the same commit."""
+        source = FlakeSource(self.repo.subject, flake, self._ref(flake, commit), commit)
+        for group in self.made.plan.groups:
+            if group.after is None or not group.added:
+                continue
+            attributes = list(group.after.attributes)
+            old, new = self._evaluated(source, attributes), self._evaluated(self._flake(commit, group), attributes)
+            for attribute in attributes:
+                before, after = old.systems.get(attribute), new.systems.get(attribute)
+                if after is None and before is not None:
+                    why = new.errors[attribute].what
+                    raise CommandFailed(
+                        group.name, f"{attribute} evaluates at the top, and not there: {why}", "Nothing was changed."
+                    )
+                if before and after and before.drv != after.drv:
+                    what = f"{attribute} would be another system there: {after.drv} instead of {before.drv}"
+                    hint = f"Nothing was changed. See what differs: nix derivation show {before.drv} {after.drv}"
+                    raise CommandFailed(group.name, what, hint)
+            self.made.proven += [name for name in attributes if name in old.systems]
+
     def _evaluated(self, source: FlakeSource, attributes: list[str]) -> Evaluation:
         try:
-            return evaluate(self.repo.runner, source, attributes, chunk=8)
+            return evaluate(self.repo.runner, source, attributes, chunk=hosts_per_evaluator(self.repo.runner))
         except FlotillaError as error:
             return Evaluation({}, dict.fromkeys(attributes, error))
 

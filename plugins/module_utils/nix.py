@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 from urllib.parse import quote
 
 from .errors import BadInput, CommandFailed, NixTooOld
@@ -150,6 +151,16 @@ def require_flake_file(runner: Runner, subject: str, text: str) -> None:
     result = runner.run(["nix-instantiate", "--eval", "--strict", "--json", "-"], stdin=expression)
     if result.status != 0:
         raise BadInput(subject, f"its flake.nix does not evaluate: {parsed(result.stderr).text}", "Nothing was changed.")
+
+
+def flake_inputs(runner: Runner, subject: str, directory: str) -> dict[str, dict[str, Any]]:
+    """The inputs that the flake.nix of a directory declares, as it has them; indirect ones are not among them."""
+    expression = f"(import {nix_string(f'{directory}/flake.nix')}).inputs or {{ }}"
+    result = runner.run(["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression])
+    if result.status != 0:
+        raise explained(result, subject, "reading the inputs of flake.nix failed")
+    found: dict[str, dict[str, Any]] = json.loads(result.stdout)
+    return found
 
 
 def current_system(runner: Runner) -> str:

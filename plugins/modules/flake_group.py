@@ -156,6 +156,7 @@ extends_documentation_fragment:
 seealso:
   - module: flotilla.nixos.flake_info
   - module: flotilla.nixos.flake_lock
+  - module: flotilla.nixos.fleet_init
 """
 
 EXAMPLES = r"""
