@@ -230,7 +230,7 @@ def _of_nothing(repo: git.Repository, wish: InitWish) -> _Shape:
         raise BadInput(
             repo.subject, f"a fleet cannot be started as {wish.strategy}", f"Start it as {SPLIT}; migrate.yml changes it."
         )
-    shape = _Shape({}, "Each group has a flake and a lock of its own in `hosts/`; what all hosts have is in `modules/`.")
+    shape = _Shape({}, "Each group has a flake and a lock of its own in `hosts/`.")
     shape.files[BASE] = fleet_files.base_module(wish.keys)
     for group in groups:
         checked_name("update group", group.name)
