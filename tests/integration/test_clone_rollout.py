@@ -7,8 +7,6 @@ One story in the order of the file: each test goes on from where the one before 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +61,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(fleet: Fleet, ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(fleet: Fleet, ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Hosts as new, and the example's repositories on a server, where nobody gets in without the key."""
     fleet.reset(*HOSTS, "forge")
     folder, forge = tmp_path_factory.mktemp("site"), fleet.host("forge")
@@ -75,7 +73,7 @@ def site(fleet: Fleet, ansible: Ansible, tmp_path_factory: pytest.TempPathFactor
     env = {**IDENTITY, "GIT_SSH_COMMAND": f"ssh -F {fleet.folder}/ssh_config"}
     forge.run("mkdir fleet", user="deploy")
     run(["sh", "-c", f"ssh -F {fleet.folder}/ssh_config deploy@forge tar -xf - -C fleet --no-same-owner <{packed}"])
-    yield Site(made, source, forge, ansible, folder / "clones", env)
+    return Site(made, source, forge, ansible, folder / "clones", env)
 
 
 def test_cloned_and_rolled_out(site: Site) -> None:
@@ -114,7 +112,7 @@ def test_a_push_that_is_refused_leaves_the_candidate_to_be_landed_later(site: Si
     site.source.release("25.05.3", upstream.BRANCHES)
     before = site.there("canary", "for-each-ref", "refs/heads")
     site.forge.run(
-        "cd fleet/canary.git/hooks && printf '#!/bin/sh\\necho Ask Anna first. >&2; exit 1\\n' >pre-receive && chmod +x pre-receive",
+        "cd fleet/canary.git/hooks; printf '#!/bin/sh\\necho Ask Anna first. >&2; exit 1\\n' >pre-receive; chmod +x pre-receive",
         user="deploy",
     )
     played = site.play("rollout", "-l", "canary", "-e", "flotilla_update=true", check=False)

@@ -208,7 +208,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "no HEAD": lambda path: (path / "HEAD").unlink(),
     "garbage in the config": lambda path: (path / "config").write_text("[core\n"),
     "an empty branch": lambda path: empty(path / "refs/heads/main"),
@@ -217,7 +217,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_clone_is_made_anew_with_all_that_only_it_had(site: Site, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_clone_is_made_anew_with_all_that_only_it_had(site: Site, damage: Callable[[Path], object]) -> None:
     site.fetch()
     ours, candidate = site.own_commit(), site.own_commit()
     candidate = site.mine.git("commit-tree", f"{candidate}^{{tree}}", "-p", candidate, "-m", "A candidate")
