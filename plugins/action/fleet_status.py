@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each host runs beside what it should run; documentation in plugins/modules/fleet_status.py."""
+"""What hosts run and should run, and what groups have proven; documentation in plugins/modules/fleet_status.py."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..module_utils.fleet_status import host_status, status_lines
+from ..module_utils.group_status import group_lines, group_status
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.result_file import write_json
 from ..plugin_utils.values import plain
@@ -21,6 +23,7 @@ class ActionModule(FlotillaAction):
         "groups": {"type": "list", "elements": "dict", "required": True},
         "built": {"type": "dict", "default": {}},
         "locks": {"type": "dict", "default": {}},
+        "ledger": {"type": "dict", "default": {}},
         "file": {"type": "path"},
     }
 
@@ -39,10 +42,15 @@ class ActionModule(FlotillaAction):
             for group in options["groups"]
             for host in group["hosts"]
         ]
-        lines = status_lines(found)
+        ledger, now = options["ledger"].get("groups") or {}, time.time()
+        groups = [group_status(group, ledger.get(group["name"], {}), now) for group in options["groups"]]
+        lines = [*status_lines(found), *group_lines(groups)]
         for line in lines:
             self.progress(line)
-        statuses = {status.host: plain(asdict(status)) for status in found}
+        statuses = {
+            "hosts": {status.host: plain(asdict(status)) for status in found},
+            "groups": {status.group: plain(asdict(status)) for status in groups},
+        }
         file = options["file"]
         changed = write_json("flotilla_status_file", Path(file), statuses, check=self.check_mode) if file else False
-        return {"changed": changed, "hosts": statuses, "lines": lines}
+        return {"changed": changed, **statuses, "lines": lines}

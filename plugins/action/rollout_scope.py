@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from ..module_utils.errors import BadInput
 from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
-from ..plugin_utils.fleet import other_groups, update_groups, with_others
+from ..plugin_utils.fleet import group_of, other_groups, update_groups, with_others
 from ..plugin_utils.result_file import write_result
 from ..plugin_utils.role_options import check_role_options, known_variables, require_one_value, unknown_variables
 from ..plugin_utils.values import plain
@@ -29,8 +30,9 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "all": {"type": "bool", "default": False},
         "whole_groups": {"type": "bool", "default": False},
+        "known_good": {"type": "bool", "default": False},
         "result_file": {"type": "path"},
-        "entry_point": {"type": "str", "choices": ["prepare", "status", "update", "rollback"], "default": "prepare"},
+        "entry_point": {"type": "str", "choices": ["prepare", "status", "update", "rollback", "catchup"], "default": "prepare"},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,11 +56,14 @@ class ActionModule(FlotillaAction):
         if stages:
             _refuse_unlimited(task_vars, everything=options["all"], count=len(hosts))
             _refuse_slice(task_vars)
+            _refuse_both(options["known_good"])
             _refuse_unknown(load_extra_vars(self._loader), hosts, task_vars["hostvars"])
             values = check_role_options("rollout", options["entry_point"], hosts, task_vars["hostvars"])
-        # What a host goes back to is on the host: its update group does not matter.
+        # What a host goes back to is on the host: its update group matters to the ledger alone.
         grouped = stages and options["entry_point"] != "rollback"
         groups = update_groups(hosts, task_vars["hostvars"]) if grouped else []
+        if stages and not grouped:
+            groups = _as_far_as_known(hosts, task_vars["hostvars"])
         if grouped:
             require_one_value(values, {host["name"]: group["name"] for group in groups for host in group["hosts"]})
         others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)] if groups else []
@@ -73,12 +78,34 @@ class ActionModule(FlotillaAction):
         }
 
 
+def _as_far_as_known(hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The update groups of those hosts that have one; none if they cannot be used."""
+    known = []
+    for host in hosts:
+        with contextlib.suppress(BadInput):
+            group_of(host, hostvars[host])
+            known.append(host)
+    try:
+        return update_groups(known, hostvars)
+    except BadInput:
+        return []
+
+
 def _refuse_unlimited(task_vars: Mapping[str, Any], *, everything: bool, count: int) -> None:
     if not everything and not task_vars.get("ansible_limit"):
         raise BadInput(
             "rollout",
             f"there is no limit, so all {count} hosts of the inventory would be updated",
             "Name the hosts or groups with -l, or set flotilla_all=true.",
+        )
+
+
+def _refuse_both(known_good: bool) -> None:
+    if known_good:
+        raise BadInput(
+            "rollout",
+            "what the groups have proven cannot be deployed and their inputs updated in one run",
+            "Leave out flotilla_target, or flotilla_update and its like.",
         )
 
 

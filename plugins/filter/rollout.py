@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils import late, rollout_record
 from ..module_utils.errors import FlotillaError
 from ..module_utils.report import change_line
 from ..plugin_utils.fleet import update_groups
@@ -99,6 +100,33 @@ def wants_reboot(activated: Mapping[str, Any], policy: str, goal: str) -> bool:
     return policy == "if_needed" and goal == "switch" and bool(needed)
 
 
+def at_known_good(groups: Iterable[Mapping[str, Any]], ledger: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The groups' known-good commits, in the shape of a result of flake_lock. ledger: a result of flake_ledger."""
+    return {"groups": late.at_known_good(plain(list(groups)), plain((ledger or {}).get("groups") or {}))}
+
+
+def running_systems(groups: Iterable[Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What those of the groups' hosts run that were looked at (flotilla_info)."""
+    names = [str(host["name"]) for group in plain(list(groups)) for host in group["hosts"]]
+    found = {name: (plain(hostvars[name].get("flotilla_info")) or {}).get("running") for name in names}
+    return {name: str(system) for name, system in found.items() if system}
+
+
+def failed_rollouts(groups: Iterable[Mapping[str, Any]], reason: str) -> list[dict[str, Any]]:
+    """What flake_ledger records of a rollout that failed before any host was looked at."""
+    return rollout_record.failures(plain(list(groups)), str(reason))
+
+
+def rollbacks(
+    groups: Iterable[Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]], reason: str
+) -> list[dict[str, Any]]:
+    """What flake_ledger records of hosts that were brought back on demand (flotilla_rolled_back)."""
+    found = plain(list(groups))
+    names = [str(host["name"]) for group in found for host in group["hosts"]]
+    results = {name: plain(hostvars[name].get("flotilla_rolled_back") or {}) for name in names}
+    return rollout_record.rollbacks(found, results, str(reason))
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -107,9 +135,13 @@ class FilterModule:
         return {
             "update_groups": _update_groups,
             "at_commits": at_commits,
+            "at_known_good": at_known_good,
             "built_system": built_system,
             "with_failed": with_failed,
             "with_sharing": with_sharing,
             "judge_update": judge_update,
+            "failed_rollouts": failed_rollouts,
+            "rollbacks": rollbacks,
+            "running_systems": running_systems,
             "wants_reboot": wants_reboot,
         }

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .conclusion import Conclusion
 from .gate import Plan, PlannedGroup, PlannedHost
 from .ledger import Source
-from .outcome import Outcome
+from .outcome import Outcome, is_back, without_subject
 
 #: Outcomes of hosts that were let through to the batches, and yet not touched.
 _UNTOUCHED = (Outcome.HELD, Outcome.PLANNED, Outcome.DEFERRED)
@@ -50,6 +50,45 @@ def beginnings(plan: Plan) -> list[dict[str, Any]]:
         for name, group in plan.groups.items()
         if any(plan.hosts[host].outcome is None for host in plan.members(name))
     ]
+
+
+def failures(groups: Iterable[Mapping[str, Any]], reason: str) -> list[dict[str, Any]]:
+    """The same for a rollout that failed before any host was looked at. groups: as flake_lock takes them."""
+    return [
+        {
+            "group": group["name"],
+            "commit": group.get("commit"),
+            "touched": False,
+            "reason": reason,
+            "hosts": [{"name": host["name"], "result": str(Outcome.FAILED), "reason": reason} for host in group["hosts"]],
+        }
+        for group in groups
+    ]
+
+
+def rollbacks(groups: Iterable[Mapping[str, Any]], results: Mapping[str, Mapping[str, Any]], reason: str) -> list[dict[str, Any]]:
+    """The same for hosts that were brought back on demand. results: of system_rollback, by host."""
+    found = []
+    for group in groups:
+        hosts = [_rollback(host["name"], results[host["name"]]) for host in group["hosts"] if results.get(host["name"])]
+        if any(host["result"] != Outcome.UNCHANGED for host in hosts):
+            found.append({"group": group["name"], "rollback": True, "reason": reason, "hosts": hosts})
+    return found
+
+
+def _rollback(host: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    outcome = Outcome.FAILED
+    if is_back(result) or result.get("outcome") == "staged_for_boot":
+        outcome = Outcome.ROLLED_BACK if result.get("changed") else Outcome.UNCHANGED
+    back = outcome is not Outcome.FAILED
+    reason = without_subject(host, str(result.get("msg") or ""))
+    return {
+        "name": host,
+        "result": str(outcome),
+        "system": result.get("previous"),
+        "previous": result.get("system") if back else None,
+        "reason": reason,
+    }
 
 
 def _beginning(host: PlannedHost) -> dict[str, Any]:

@@ -11,7 +11,8 @@ version_added: 0.1.0
 author: The Flotilla authors (!UNKNOWN)
 description:
   - Puts together what M(flotilla.nixos.system_info) found on each host, what M(flotilla.nixos.flake_build) says that it should
-    run, and the age of its group's lock, and shows it as a table.
+    run, and the age of its group's lock, and shows it as a table. Below it, what each update group has proven, what still soaks,
+    how its last rollout ended, and who is late.
   - Runs on the controller. Use it with C(run_once). The playbook C(flotilla.nixos.status) does all of it.
 options:
   groups:
@@ -27,8 +28,12 @@ options:
     description: The result of M(flotilla.nixos.flake_info).
     type: dict
     default: {}
+  ledger:
+    description: The result of M(flotilla.nixos.flake_ledger).
+    type: dict
+    default: {}
   file:
-    description: A file on the controller to write RV(hosts) to, as JSON.
+    description: A file on the controller to write RV(hosts) and RV(groups) to, as JSON.
     type: path
 attributes:
   check_mode:
@@ -88,6 +93,31 @@ hosts:
       elements: str
     note:
       description: What else there is to say, such as why it could not be reached.
+      type: str
+groups:
+  description: Every update group's status.
+  returned: success
+  type: dict
+  contains:
+    known_good:
+      description: What it has proven last, as RV(flotilla.nixos.flake_ledger#module:groups) has it; null if nothing.
+      type: dict
+    soaking:
+      description: What it runs well, but not for long enough yet; null if nothing.
+      type: dict
+    last:
+      description: Its last rollout, without its hosts; null if there is none.
+      type: dict
+    deferred:
+      description: Its late hosts, as RV(flotilla.nixos.flake_ledger#module:groups) has them.
+      type: list
+      elements: dict
+    holds:
+      description: What is held. C(input) (null for the whole group), C(reason), C(until), and whether that has C(expired).
+      type: list
+      elements: dict
+    note:
+      description: What else there is to say, such as why the ledger cannot be read.
       type: str
 lines:
   description: The table as it was shown.

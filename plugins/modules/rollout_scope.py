@@ -27,13 +27,17 @@ options:
       - For an update that is to land. It moves the lock of all of them, so that all of them have to build.
     type: bool
     default: false
+  known_good:
+    description: Whether what the groups have proven is to be deployed although their inputs are to be updated, which is refused.
+    type: bool
+    default: false
   result_file:
     description: A file on the controller to which C(running) or a refusal is written, see M(flotilla.nixos.rollout_result).
     type: path
   entry_point:
     description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
     type: str
-    choices: [prepare, status, update, rollback]
+    choices: [prepare, status, update, rollback, catchup]
     default: prepare
 attributes:
   check_mode:

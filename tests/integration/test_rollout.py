@@ -172,7 +172,7 @@ def test_status_and_rollback(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "status.json"
     played = site.play("status.yml", "-l", "web1,sbcs", "-e", f"flotilla_status_file={file}")
     found = json.loads(file.read_text())
-    assert {host: status["standing"] for host, status in found.items()} == {
+    assert {host: status["standing"] for host, status in found["hosts"].items()} == {
         **{"web1": "current", "pi-1": "current", "pi-2": "behind", "pi-3": "current"},
     }
     assert "pi-2: should run " in played.text

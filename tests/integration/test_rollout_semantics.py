@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 FAKES = Path(__file__).parent / "fakes"
 VENVS = [venv for venv in (".venv", ".venv-newest") if (ROOT / venv / "bin/ansible-playbook").exists()]
 FAKED = (
-    *("flake_lock", "flake_build", "closure_copy", "system_info"),
+    *("flake_lock", "flake_build", "flake_ledger", "flake_ledger_info", "closure_copy", "system_info"),
     *("system_activate", "system_confirm", "system_rollback", "system_reboot"),
 )
 
