@@ -16,6 +16,7 @@ from ..module_utils.errors import BadInput
 from ..module_utils.ledger import iso
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.choosing import group_on_branch
 from ..plugin_utils.fleet import group_of, other_groups, update_groups, with_others
 from ..plugin_utils.result_file import write_result
 from ..plugin_utils.role_options import check_role_options, known_variables, require_one_value, unknown_variables
@@ -31,6 +32,7 @@ class ActionModule(FlotillaAction):
         "all": {"type": "bool", "default": False},
         "whole_groups": {"type": "bool", "default": False},
         "known_good": {"type": "bool", "default": False},
+        "branch": {"type": "str"},
         "result_file": {"type": "path"},
         "entry_point": {"type": "str", "choices": ["prepare", "status", "update", "rollback", "catchup"], "default": "prepare"},
     }
@@ -68,6 +70,9 @@ class ActionModule(FlotillaAction):
             require_one_value(values, {host["name"]: group["name"] for group in groups for host in group["hosts"]})
         others = [host for host in plain(task_vars["groups"]["all"]) if host not in set(hosts)] if groups else []
         built = with_others(groups, others, task_vars["hostvars"]) if options["whole_groups"] else groups
+        if groups and options["branch"]:
+            limited = hosts if task_vars.get("ansible_limit") else []
+            groups = built = [group_on_branch(options["branch"], limited, [*hosts, *others], task_vars["hostvars"])]
         started = int(time.time())
         return {
             "stages": [str(stage) for stage in stages],

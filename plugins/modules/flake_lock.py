@@ -36,6 +36,10 @@ options:
       - V(promoted) makes a candidate of each group with the pins of another group, the O(source). Inputs that only the group has
         keep their pins. What is below a promoted input comes along. Only where the group's own C(flake.nix) lets something there
         follow another input, it goes on to do so.
+      - Where both groups have the same flake and lock on different branches of one repository, V(promoted) is a merge of the
+        source's commit into the group's branch, or that commit itself where the branch is behind it. The lock is then the
+        source's, and only inputs that the group alone has keep their pins. Any other conflict is an error. With O(inputs) or a
+        O(mapping), and where the branch has that commit already, only pins are promoted.
       - V(restored) makes a candidate of each group with the pins that its lock had at a commit, see O(to). Inputs that
         C(flake.nix) has gained since keep the pins that they have, and a warning names them. A lock that cannot be read, such as
         one that was committed with a conflict in it, is replaced.
@@ -146,8 +150,9 @@ options:
     description:
       - With O(state=promoted), which input of the source stands for which of the group, where their names differ. Keys are
         inputs of the source, values those of the group.
-      - Other inputs are taken by their names. But where both groups have their pins in one lock, only those of the mapping move,
-        and there has to be one.
+      - Other inputs are taken by their names. But where both groups have their pins in one lock, only those of the mapping move.
+        Without one, inputs stand for each other whose names differ as those of the groups do (C(nixpkgs-canary) and
+        C(nixpkgs-stable)), or the only input of the one for the only input of the other (O(groups[].inputs)).
     type: dict
   to:
     description:

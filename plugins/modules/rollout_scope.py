@@ -34,6 +34,11 @@ options:
   result_file:
     description: A file on the controller to which C(running) or a refusal is written, see M(flotilla.nixos.rollout_result).
     type: path
+  branch:
+    description:
+      - A branch that no update group has, such as one for development. RV(groups) then has one group that is named like it, with the
+        hosts of all update groups whose flake and lock it has.
+    type: str
   entry_point:
     description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
     type: str
