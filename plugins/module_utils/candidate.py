@@ -188,7 +188,8 @@ def candidate_with(
         moved = [lock for lock in locks if lock.found.touched or (lock.old is None and not own_lock(lock.group))]
         files = {lock.group.lock: lock.text for lock in moved}
         changes, first = all_changes(locks), all(lock.old is None for lock in locks)
-        why, origin = made[0].why, made[0].origin
+        # A lock that stays as it is has no story.
+        why, origin = next(((lock.why, lock.origin) for lock in made if lock.why), ("", ""))
         several = tuple(files) if group.per_host else ()
         message = whole_message(group.name, changes, first=first, why=why, origin=origin, locks=several)
         candidate = _commit(repo, group, base, files, message, scratch, run) if files else None
@@ -222,7 +223,7 @@ def _naming(group: UpdateGroup, part: UpdateGroup) -> Iterator[None]:
     try:
         yield
     except FlotillaError as error:
-        if group.per_host and part.lock not in error.what:
+        if group.per_host and error.subject == group.name and part.lock not in error.what:
             error.what = f"{error.what} ({part.lock})"
         raise
 
@@ -302,12 +303,15 @@ def work_tree_warnings(repo: git.Repository, group: UpdateGroup, branch: str | N
     """Warnings that name what the user may think is part of the update; BadInput where it must be mended first."""
     worktree = git.worktree_of(repo, branch)
     if worktree is None:
+        if not repo.bare:
+            git.require_settled(repo, branch)
         return ()
     locks = group.locks
     for file in git.dirty_files(repo, [inside(group.flake, "flake.nix"), *locks], worktree=worktree, ignored=True):
         _require_seen(group, file)
         if file.path in locks and (file.state == "conflicted" or not allow_dirty):
             raise _unclean_lock(group, file)
+    git.require_settled(repo, branch)
     dirty = [file.path for file in git.dirty_files(repo, worktree=worktree)]
     if not dirty:
         return ()

@@ -109,7 +109,9 @@ def _locks(repo: git.Repository, group: UpdateGroup, candidate: str) -> tuple[st
     if not group.per_host:
         return (group.lock,)
     parents = git.parents_of(repo, candidate)
-    return tuple(filter(group.owns, git.changed_paths(repo, parents[0], candidate))) if parents else ()
+    # It may have been made for other hosts than are named now.
+    anybody = group.with_lock(group.lock, ())
+    return tuple(filter(anybody.owns, git.changed_paths(repo, parents[0], candidate))) if parents else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class _Lander:
         for _attempt in range(_ATTEMPTS):
             head = git.branch_head(self.repo, self.branch)
             worktree = git.worktree_of(self.repo, self.branch)
+            if not self.repo.bare:
+                git.require_settled(self.repo, self.branch)
             if worktree:
                 self._require_clean(worktree, self.locks)
             target = self._merged(head, self.candidate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import git
-from .candidate import known_good_ref
+from .candidate import known_good_ref, locks_at
 from .errors import BadInput, FlotillaError, masked
 from .git_notes import Note, notes, rewrite
 from .ledger import (
@@ -27,7 +27,7 @@ from .ledger import (
     soaking,
     to_line,
 )
-from .lockfile import parse_lock, pins
+from .lockfile import Pin, pins
 from .update_group import UpdateGroup
 
 
@@ -141,18 +141,28 @@ def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Roll
 
 
 def _pins(repo: git.Repository, group: UpdateGroup, commit: str) -> dict[str, dict[str, Any]]:
-    """The pins of those inputs that the group may move; none where the lock cannot be read, which the rollout has said."""
-    entry = git.entries(repo, commit, [group.lock]).get(group.lock)
-    if entry is None:
-        return {}
+    """The pins of those inputs that the group may move; none where the lock cannot be read, which the rollout has said.
+
+    Where hosts have locks of their own that pin an input differently, it has no rev and date, and the hosts their revs.
+    """
     try:
-        found = pins(parse_lock(git.show(repo, entry.blob), group.name, group.lock))
+        locks = [(part, pins(lock)) for part, lock in locks_at(repo, group, commit) if lock is not None]
     except FlotillaError:
         return {}
-    if group.inputs is not None:
-        mine = {name.split("/")[0] for name in group.inputs}
-        found = {name: pin for name, pin in found.items() if name in mine}
-    return {name: {"url": masked(pin.url), "rev": pin.rev, "date": pin.date} for name, pin in found.items()}
+    found: dict[str, dict[str, Pin]] = {}
+    for part, there in locks:
+        for name, pin in there.items():
+            for host in [member.name for member in part.members] if group.per_host else [""]:
+                found.setdefault(name, {})[host] = pin
+    mine = None if group.inputs is None else {name.split("/")[0] for name in group.inputs}
+    return {name: _pinned(hosts) for name, hosts in found.items() if mine is None or name in mine}
+
+
+def _pinned(hosts: Mapping[str, Pin]) -> dict[str, Any]:
+    first = next(iter(hosts.values()))
+    if all(pin == first for pin in hosts.values()):
+        return {"url": masked(first.url), "rev": first.rev, "date": first.date}
+    return {"url": masked(first.url), "rev": None, "date": None, "hosts": {host: pin.rev for host, pin in hosts.items()}}
 
 
 def record(repo: git.Repository, rollouts: Sequence[Rollout], token: str, *, check: bool = False) -> list[Rollout]:

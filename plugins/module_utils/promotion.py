@@ -7,16 +7,18 @@ anything new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from . import git
-from .candidate import Candidate, NewLock, Run, candidate_with, known_good_ref, lock_at
+from .candidate import Candidate, NewLock, Run, candidate_with, known_good_ref, locks_at, once_for_each
 from .errors import BadInput, CommandFailed
 from .flake_source import commit_to_use
+from .follows import own_path
 from .graft import Graft, graft, unlocked, written
 from .holding import Holding, Kept
-from .lockfile import InputPath, Lock, difference, input_paths, resolve, root_inputs
+from .lock_message import named
+from .lockfile import InputPath, Lock, RawEntry, difference, input_paths, raw_entries, resolve, root_inputs
 from .locking import Locking
 from .pairing import Choice, paired
 from .runner import Runner
@@ -29,11 +31,15 @@ _LOCK_FIRST = "Lock what flake.nix says first (an update of these inputs), and c
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where pins come from. name: what messages call it."""
+    """Where pins come from. name: what messages call it.
+
+    locks: where hosts have locks of their own, what differs among these, with its hosts; `lock` is the first of them.
+    """
 
     name: str
     commit: str
     lock: Lock
+    locks: tuple[tuple[tuple[str, ...], Lock], ...] = ()
 
 
 def promote(
@@ -61,7 +67,7 @@ def promote(
 
     def promoted(locking: Locking, old: Lock | None) -> NewLock:
         if old is None:
-            raise BadInput(group.name, f"it has no lock {group.lock} yet, into which pins could go", _LOCK_FIRST)
+            raise BadInput(group.name, f"it has no lock {locking.group.lock} yet, into which pins could go", _LOCK_FIRST)
         kept = holding.kept(old, (*(choice.inputs or ()), *choice.mapping.values())) if holding else Kept()
         if kept.paths and not kept.free(root_inputs(old)):
             return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
@@ -69,7 +75,9 @@ def promote(
         pairs = {path: there for path, there in pairs.items() if not kept.holds(path)}
         if not pairs:
             return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
-        new, made = _merged(locking, old, origin, pairs, everything=choice.inputs is None and choice.by_name)
+        everything = choice.inputs is None and choice.by_name
+        _require_agreement(origin, [*pairs.values(), *(_offered(group, old, origin.lock) if everything else ())])
+        new, made = _merged(locking, old, origin, pairs, everything=everything)
         if moved := kept.moved(difference(old, new)):
             what = f"this would move {', '.join(moved)}, which must not move: {'; '.join(kept.notes)}"
             raise BadInput(group.name, what, "Name the inputs to promote, without those that bring it along.")
@@ -77,7 +85,7 @@ def promote(
         warnings = (*kept.warnings, *_rewired(group, origin, made))
         return NewLock(new.to_text(), warnings, f"from {source.name}", where, kept.notes)
 
-    return candidate_with(runner, group, run, promoted, allow_dirty=allow_dirty)
+    return candidate_with(runner, group, run, once_for_each(promoted), allow_dirty=allow_dirty)
 
 
 def restore(
@@ -92,15 +100,19 @@ def restore(
 ) -> Candidate:
     """A candidate with the pins that the group's lock had at a commit (or `known-good`); inputs that came later keep theirs.
 
+    Where hosts have locks of their own, each gets its own back; one that had none then keeps what it has.
     holding: what is held goes back all the same, with a warning.
 
     As make_candidate otherwise, but a lock that cannot be read, such as one with a conflict in it, is replaced.
     BadInput that names the inputs which flake.nix has from elsewhere since.
     """
     short = to if to == KNOWN_GOOD else ""
-    origin = origin_of(runner, group, to, short)
+    origins = _origins(runner, group, to, short)
 
     def restored(locking: Locking, old: Lock | None) -> NewLock:
+        origin = origins.get(locking.group.lock)
+        if origin is None:
+            return _kept(locking, old, next(iter(origins.values())))
         head = old or _empty(origin.lock)
         pairs = paired(group, head, origin.lock, origin.name, Choice(inputs)) if root_inputs(head) else {}
         new, made = _merged(locking, head, origin, pairs, everything=inputs is None)
@@ -115,14 +127,69 @@ def restore(
 
 def origin_of(runner: Runner, group: UpdateGroup, wanted: str | None, name: str) -> Origin:
     """The group's lock at a revision (`known-good`; None: its branch's head); BadInput if there is none."""
+    repo, commit, found = _locks(runner, group, wanted)
+    hosts: dict[str, list[str]] = {}
+    locks: dict[str, Lock] = {}
+    for part, lock in found:
+        if lock is None:
+            raise _no_lock(repo, part, commit)
+        text = lock.to_text()
+        locks[text] = lock
+        hosts.setdefault(text, []).extend(member.name for member in part.members)
+    several = tuple((tuple(hosts[text]), lock) for text, lock in locks.items()) if len(locks) > 1 else ()
+    return Origin(name or commit[:7], commit, next(iter(locks.values())), several)
+
+
+def _origins(runner: Runner, group: UpdateGroup, wanted: str, name: str) -> dict[str, Origin]:
+    """What there was at a revision, by the path of the lock; BadInput if there was none."""
+    repo, commit, found = _locks(runner, group, wanted)
+    origins = {part.lock: Origin(name or commit[:7], commit, lock) for part, lock in found if lock is not None}
+    if not origins:
+        raise _no_lock(repo, found[0][0], commit)
+    return origins
+
+
+def _locks(
+    runner: Runner, group: UpdateGroup, wanted: str | None
+) -> tuple[git.Repository, str, list[tuple[UpdateGroup, Lock | None]]]:
     repo = git.open_repository(runner, group.repo, group.name)
     commit = _proven(repo, group) if wanted == KNOWN_GOOD else commit_to_use(repo, group, wanted)
-    lock = lock_at(repo, group, commit)
-    if lock is None:
-        raise BadInput(
-            group.name, f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}", "Name a commit that has it."
-        )
-    return Origin(name or commit[:7], commit, lock)
+    return repo, commit, locks_at(repo, group, commit)
+
+
+def _no_lock(repo: git.Repository, group: UpdateGroup, commit: str) -> BadInput:
+    return BadInput(
+        group.name, f"there is no lock {group.lock} at commit {commit[:12]} of {repo.path}", "Name a commit that has it."
+    )
+
+
+def _kept(locking: Locking, old: Lock | None, origin: Origin) -> NewLock:
+    group = locking.group
+    if old is None:
+        what = f"there is no lock {group.lock}, neither at the branch's head nor at {origin.name}"
+        raise BadInput(group.name, what, "Make it: an update of this host.")
+    return NewLock(old.to_text(), (f"{group.name}: {group.lock} came after {origin.name}; kept as at the branch's head.",))
+
+
+def _require_agreement(origin: Origin, paths: Iterable[InputPath]) -> None:
+    """BadInput that names the hosts of a source that have other pins than its first one."""
+    if not origin.locks:
+        return
+    (first, lock), *others = origin.locks
+    for hosts, other in others:
+        apart = [written(path) for path in paths if _below(lock, path) != _below(other, path)]
+        if apart:
+            raise BadInput(
+                origin.name,
+                f"its hosts have different pins of {', '.join(sorted(apart))}: {named(hosts)} others than {named(first)}",
+                f"Update {origin.name} as a whole first, or name inputs to promote on which its hosts agree.",
+            )
+
+
+def _below(lock: Lock, path: InputPath) -> dict[InputPath, RawEntry]:
+    """An input and what is below it; where it follows another, that one in its place."""
+    path = own_path(lock, path) or path
+    return {below[len(path) :]: entry for below, entry in raw_entries(lock).items() if below[: len(path)] == path}
 
 
 def promoted_lock(locking: Locking, old: Lock, origin: Origin, kept: Kept) -> Lock:
@@ -142,7 +209,7 @@ def _proven(repo: git.Repository, group: UpdateGroup) -> str:
 
 def _share_a_lock(runner: Runner, group: UpdateGroup, source: UpdateGroup) -> bool:
     """Whether both groups have their pins in one file of one branch."""
-    if group.lock != source.lock:
+    if not group.shares_lock(source):
         return False
     here, there = (git.open_repository(runner, one.repo, one.name) for one in (group, source))
     branches = [one.branch or git.current_branch(repo) for one, repo in ((group, here), (source, there))]

@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import Candidate, Run, make_candidate, publish
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, FlotillaError
+from ansible_collections.flotilla.nixos.plugins.module_utils.git import open_repository
 from ansible_collections.flotilla.nixos.plugins.module_utils.group_build import BuildSettings, GroupBuild, build_groups
 from ansible_collections.flotilla.nixos.plugins.module_utils.group_info import inspect, shared_inputs
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import accept, discard
+from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import Source
+from ansible_collections.flotilla.nixos.plugins.module_utils.ledger_record import Occasion, Report, as_rollout
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
+from ansible_collections.flotilla.nixos.plugins.module_utils.pairing import Choice
+from ansible_collections.flotilla.nixos.plugins.module_utils.promotion import promote, restore
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import Member, UpdateGroup, update_group
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from integration.repositories import Fixture, fixture, sh
@@ -167,7 +172,7 @@ def test_hosts_of_one_group_land_one_after_the_other_though_the_branch_has_moved
     assert landed.merged
     assert [rev(made, host) for host in HOSTS] == [upstream(made), upstream(made), upstream(made, "main~1")]
     with pytest.raises(BadInput, match="is no candidate: it changes more than"):
-        accept(RUNNER, two, run(), commit=update(group_of(made, "pi-3")).commit)
+        accept(RUNNER, two, run(), commit=update(group_of(made, "pi-3", name="other")).commit)
 
 
 def test_one_lock_that_moved_otherwise_on_the_branch_is_named(made: Fixture) -> None:
@@ -291,3 +296,67 @@ def test_groups_share_only_locks_that_are_the_same_file(made: Fixture) -> None:
         "b": [],
         "c": ["an update of nixpkgs moves the group a too, which has the same lock"],
     }
+
+
+def ahead(made: Fixture, *hosts: str) -> None:
+    """Let these hosts have version 2, landed."""
+    group = group_of(made, *hosts)
+    accept(RUNNER, group, run(), commit=update(group).commit)
+
+
+def test_one_host_is_promoted_to_its_neighbours_and_from_a_group_with_one_lock(made: Fixture) -> None:
+    ahead(made, "pi-1")
+    made.release("3")
+    canary, stable = group_of(made, "pi-1", name="canary"), group_of(made, "pi-2", "pi-3", name="stable")
+    found = promote(RUNNER, stable, run(), canary, Choice())
+    assert changed(made, found.base, found.commit) == {"locks/pi-2.lock", "locks/pi-3.lock"}
+    assert {rev(made, host, found.commit) for host in HOSTS} == {upstream(made, "main~1")}
+    assert found.message.endswith("(from canary)")
+    made.repo.git("mv", "locks/pi-1.lock", "flake.lock")
+    made.repo.git("commit", "--quiet", "-m", "One lock")
+    found = promote(RUNNER, stable, run(), group_of(made, name="canary", lock="flake.lock"), Choice())
+    assert {rev(made, host, found.commit) for host in HOSTS[1:]} == {upstream(made, "main~1")}
+
+
+def test_hosts_of_a_source_have_to_agree_on_what_is_promoted(made: Fixture) -> None:
+    ahead(made, "pi-1")
+    source, target = group_of(made, "pi-1", "pi-2", name="canary"), group_of(made, "pi-3", name="stable")
+    before = made.repo.state()
+    with pytest.raises(
+        BadInput, match=r"canary: its hosts have different pins of nixpkgs: pi-2 others than pi-1\. Update canary as"
+    ):
+        promote(RUNNER, target, run(), source, Choice())
+    assert made.repo.state() == before
+    ahead(made, "pi-2")
+    found = promote(RUNNER, target, run(), source, Choice())
+    assert changed(made, found.base, found.commit) == {"locks/pi-3.lock"}
+
+
+def test_each_host_gets_its_own_pins_back(made: Fixture) -> None:
+    ahead(made, "pi-1")
+    made.repo.git("rm", "--quiet", "locks/pi-3.lock")
+    made.repo.git("commit", "--quiet", "-m", "Without pi-3")
+    old = made.repo.git("rev-parse", "main")
+    made.release("3")
+    ahead(made, *HOSTS)
+    found = restore(RUNNER, group_of(made), run(), old)
+    assert [blobs(made, found.commit)[f"locks/{host}.lock"] for host in HOSTS[:2]] == [
+        blobs(made, old)[f"locks/{host}.lock"] for host in HOSTS[:2]
+    ]
+    assert changed(made, found.base, found.commit) == {"locks/pi-1.lock", "locks/pi-2.lock"}
+    assert f"sbcs: locks/pi-3.lock came after {old[:7]}; kept as at the branch's head." in found.warnings
+    assert found.message.endswith(f"(back to {old[:7]})")
+    with pytest.raises(BadInput, match=r"there is no lock locks/pi-3\.lock at commit"):
+        restore(RUNNER, group_of(made, "pi-3"), run(), old)
+
+
+def test_the_ledger_has_pins_that_differ_by_host(made: Fixture) -> None:
+    ahead(made, "pi-1")
+    repo = open_repository(RUNNER, str(made.repo.path), "sbcs")
+    report = Report(group_of(made, "pi-1", "pi-2"), None, Source.HEAD, {})
+    [pin] = as_rollout(repo, report, Occasion("id", "switch", 1, 2)).pins.values()
+    assert (pin["rev"], pin["hosts"]) == (None, {"pi-1": upstream(made), "pi-2": upstream(made, "main~1")})
+    alike = Report(group_of(made, "pi-2", "pi-3"), None, Source.HEAD, {})
+    [pin] = as_rollout(repo, alike, Occasion("id", "switch", 1, 2)).pins.values()
+    assert pin["rev"] == upstream(made, "main~1")
+    assert "hosts" not in pin
