@@ -151,7 +151,7 @@ def test_wants_reboot(activated: dict[str, Any], policy: str, goal: str, expecte
 
 ENTRY_POINTS = ("prepare", "batch", "finish", "status", "update", "rollback", "promote", "restore")
 #: Read by rollout_scope from what the inventory says of a host, so that the role needs no defaults for them.
-PLACES = {f"flotilla_{field}" for field in (*FIELDS, "update_group", "update_groups", "attribute")}
+PLACES = {f"flotilla_{field}" for field in (*FIELDS, "hold", "update_group", "update_groups", "attribute")}
 #: What -e names in each run of a playbook: `to` is a group or a commit.
 NAMED = {"from", "to", "group", "branch"}
 
