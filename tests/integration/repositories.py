@@ -59,6 +59,12 @@ def sh(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = Non
     return done.stdout.strip()
 
 
+def but_for_the_ledger(refs: str) -> str:
+    """What `git for-each-ref` has listed, without what every rollout may leave: its line, and what is known-good by it."""
+    ledger = ("refs/notes/flotilla", "refs/flotilla/known-good/")
+    return "\n".join(line for line in refs.splitlines() if not line.split()[-1].startswith(ledger))
+
+
 @dataclass(frozen=True, slots=True)
 class Repo:
     """A git work tree that a test writes to."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from integration.repositories import but_for_the_ledger
 from testbed import Fleet, Host, example, upstream
 from testbed.commands import run
 from testbed.playbooks import PROJECT, Ansible, Played
@@ -61,10 +62,11 @@ class Site:
         """Every file, every ref, and the host."""
         files = [file for file in sorted(self.path.rglob("*")) if file.is_file() and ".git" not in file.parts]
         git = ("git", "-c", f"safe.directory={self.path}", "-C", str(self.path))
-        asked = (("for-each-ref",), ("rev-parse", "HEAD"), ("status", "--porcelain"), ("worktree", "list"))
+        asked = (("rev-parse", "HEAD"), ("status", "--porcelain"), ("worktree", "list"))
         return {
             **{str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
             **{" ".join(words): run([*git, *words]).stdout for words in asked},
+            "refs": but_for_the_ledger(run([*git, "for-each-ref"]).stdout),
             "host": self.host.run(LOOK).stdout,
             "store": self.host.run(STORE, check=False).stdout,
         }
