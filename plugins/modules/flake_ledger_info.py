@@ -183,7 +183,8 @@ groups:
           description: Who and from where. C(user), C(controller), and from AWX C(awx_user), C(awx_job), C(awx_template).
           type: dict
         pins:
-          description: What the group's inputs were locked to. C(url), C(rev) and C(date) of each.
+          description: What the group's inputs were locked to. C(url), C(rev) and C(date) of each. Where hosts have locks of their
+            own that differ in it, C(rev) and C(date) are null, and C(hosts) has the revision of each.
           type: dict
         hosts:
           description: Each host's C(result), C(system) to get, C(previous) system, C(time) and C(reason).

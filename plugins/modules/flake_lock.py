@@ -42,7 +42,8 @@ options:
         O(mapping), and where the branch has that commit already, only pins are promoted.
       - V(restored) makes a candidate of each group with the pins that its lock had at a commit, see O(to). Inputs that
         C(flake.nix) has gained since keep the pins that they have, and a warning names them. A lock that cannot be read, such as
-        one that was committed with a conflict in it, is replaced.
+        one that was committed with a conflict in it, is replaced. Where hosts have locks of their own, each gets its own back, and
+        one that had none then keeps what it has.
       - V(promoted) and V(restored) need the same C(flake.nix) on both sides as far as these inputs go, as nix would otherwise
         lock to the newest revisions. Inputs that do not fit are an error that names them. O(inputs) leaves them out.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
@@ -59,7 +60,8 @@ options:
       - With O(state=promoted), the update group whose pins are taken. Its repository may be another one on the same machine.
       - Its O(source.commit) says as of when. V(known-good) is the commit that its hosts have last proven, which the ref
         C(refs/flotilla/known-good/GROUP) names. Without one, the head of its branch.
-      - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is.
+      - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is. Where its hosts have locks
+        of their own, these have to agree on what is promoted.
     type: dict
     suboptions: &group
       name:
