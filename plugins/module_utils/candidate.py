@@ -21,6 +21,7 @@ from .lockfile import Change, Lock, parse_lock, resolve, root_inputs
 from .locking import Locking, Wish
 from .runner import Runner
 from .update_group import UpdateGroup
+from .wrapped import behind
 
 #: Uncommitted files that a warning names.
 _NAMED = 10
@@ -134,8 +135,9 @@ def make_candidate(
                 return NewLock(old.to_text(), kept.warnings, notes=kept.notes)
             wanted = Wish(None if wanted.inputs is None else free, wanted.pins, kept)
         text = locking.locked(old, wanted)
-        frozen = _frozen(group, wanted, parse_lock(text, group.name, locking.group.lock))
-        return NewLock(text, (*kept.warnings, *frozen), notes=kept.notes)
+        new = parse_lock(text, group.name, locking.group.lock)
+        stayed = (f"{group.name}: {one.what}. {one.fix}" for one in behind(locking.repo, locking.group, locking.commit, new))
+        return NewLock(text, (*kept.warnings, *_frozen(group, wanted, new), *stayed), notes=kept.notes)
 
     return candidate_with(runner, group, run, once_for_each(updated), allow_dirty=allow_dirty, on_line=on_line)
 

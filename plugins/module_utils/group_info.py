@@ -21,12 +21,14 @@ from .flake_source import (
     require_flake,
     work_tree,
 )
+from .holding import over
 from .lock_message import named
 from .lockfile import Lock, Node, Pin, followed, parse_lock, pins, resolve, root_inputs
 from .nix import EVALUATION
 from .nix_messages import LockIncomplete
 from .runner import Runner
 from .update_group import UpdateGroup
+from .wrapped import behind
 
 
 class LockState(StrEnum):
@@ -111,6 +113,7 @@ def inspect(
     evaluate: ask nix for the hosts, which also tells whether the lock is complete. max_age: days after which a pin is a problem.
     """
     info = GroupInfo(group)
+    info.problems += [Problem(False, *over(hold)) for hold in group.holds if hold.over(now)]
     try:
         repo = git.open_repository(runner, group.repo, group.name)
         info.branch = group.branch or git.current_branch(repo)
@@ -167,6 +170,8 @@ class _Look:
         lock = _look_at_lock(self.repo, info)
         if lock:
             _look_at_inputs(info, lock, self.now, self.max_age)
+        if lock and info.commit is not None:
+            info.problems += [Problem(False, one.what, one.fix) for one in behind(self.repo, info.group, info.commit, lock)]
         if self.timeout is not None:
             _look_at_hosts(self.repo, info, self.timeout, own)
 

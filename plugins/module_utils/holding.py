@@ -89,7 +89,7 @@ class Holding:
         return f"{hold.what} is held{whom} until {hold.until}: {hold.reason}"
 
     def _over(self) -> list[str]:
-        return [f"{self.group.name}: {over(hold)}" for hold in self.group.holds if hold.over(self.now)]
+        return [f"{self.group.name}: {'. '.join(over(hold))}" for hold in self.group.holds if hold.over(self.now)]
 
     def _unknown(self, lock: Lock) -> list[str]:
         gone = [hold.input for hold in self.group.holds if hold.input and resolve(lock, hold.input.split("/")) is None]
@@ -120,9 +120,9 @@ class Kept:
         return tuple(sorted("/".join(path) for path in found.touched if any(path[: len(kept)] == kept for kept in self.paths)))
 
 
-def over(hold: Hold) -> str:
-    """That a hold has ended, as a sentence."""
-    return f"the hold of {hold.what} ended with {hold.until}, and holds no more ({hold.reason}). Take it out of flotilla_hold."
+def over(hold: Hold) -> tuple[str, str]:
+    """That a hold has ended, and what to do."""
+    return f"the hold of {hold.what} ended with {hold.until}, and holds no more ({hold.reason})", "Take it out of flotilla_hold."
 
 
 def _touch(one: InputPath, other: InputPath) -> bool:
