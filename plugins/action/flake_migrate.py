@@ -6,7 +6,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ansible_collections.flotilla.nixos.plugins.module_utils import nix
@@ -15,16 +15,19 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.git import require_
 from ansible_collections.flotilla.nixos.plugins.module_utils.layout import Layout
 from ansible_collections.flotilla.nixos.plugins.module_utils.migrating import Means, Migration, failure_of, migrate
 from ansible_collections.flotilla.nixos.plugins.module_utils.migration import Wish
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import STRATEGIES
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import FlotillaAction, failure
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import repository_above, update_groups
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUP_OPTIONS, groups_from_options
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.layout_results import snippet
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.values import plain
 
 
 class ActionModule(FlotillaAction):
     """Moves a repository to another strategy, on the builder."""
 
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
-        "repo": {"type": "path", "required": True},
+        "repo": {"type": "path"},
         "to": {"type": "str", "required": True},
         "hosts": {"type": "dict", "default": {}},
         "groups": {"type": "list", "elements": "dict", "default": [], "options": GROUP_OPTIONS},
@@ -32,7 +35,7 @@ class ActionModule(FlotillaAction):
         "timeout": {"type": "int", "default": int(nix.EVALUATION)},
     }
 
-    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the interface
+    def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Make the commit, prove it, and land it."""
         self.phase = "migrate"
         runner = self.builder()
@@ -40,7 +43,9 @@ class ActionModule(FlotillaAction):
         nix.require_nix(runner)
         owner = f"{os.uname().nodename} {os.getpid()} {int(time.time())} {getpass.getuser()}"
         means = Means(owner, self.check_mode, options["allow_revision"], float(options["timeout"]), self.progress)
-        done = migrate(runner, options["repo"], _wish(options), means)
+        known = options["groups"] or _of_inventory(task_vars)
+        repo = options["repo"] or next((group["repo"] for group in known), None) or _repository(task_vars)
+        done = migrate(runner, repo, _wish(options, known), means)
         result = _result(done)
         if self.diff_mode:
             result["diff"] = [
@@ -52,13 +57,32 @@ class ActionModule(FlotillaAction):
         return result
 
 
-def _wish(options: Mapping[str, Any]) -> Wish:
+def _of_inventory(task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The update groups of the hosts that have one."""
+    hostvars = task_vars.get("hostvars") or {}
+    having = []
+    for host in plain((task_vars.get("groups") or {}).get("all", [])):
+        if any(plain(hostvars[host].get(f"flotilla_update_group{plural}")) for plural in ("", "s")):
+            having.append(host)
+    groups = update_groups(having, hostvars)
+    return [{**dict.fromkeys(GROUP_OPTIONS), "strategy": next(iter(STRATEGIES)), **group} for group in groups]
+
+
+def _repository(task_vars: Mapping[str, Any]) -> str:
+    """The repository that the inventory is in; without one, that of the working directory."""
+    hostvars = task_vars.get("hostvars") or {}
+    hosts = plain((task_vars.get("groups") or {}).get("all", []))
+    inventory = next((hostvars[host].get("inventory_dir") for host in hosts), None)
+    return repository_above(str(inventory or os.getcwd()))
+
+
+def _wish(options: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> Wish:
     for name, patterns in options["hosts"].items():
         if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
             raise BadInput(
                 f"group {name}", f"{patterns!r} is no list of hosts", "Name its hosts, or patterns of them, in a list."
             )
-    return Wish(options["to"], options["hosts"], tuple(groups_from_options(options["groups"])))
+    return Wish(options["to"], options["hosts"], tuple(groups_from_options(known)))
 
 
 def _result(done: Migration) -> dict[str, Any]:

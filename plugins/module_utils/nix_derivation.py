@@ -60,13 +60,12 @@ def source_facts(runner: Runner, subject: str, ref: str) -> dict[str, str]:
 
     ref: a flake reference with a revision.
     """
-    names = " ".join(("rev", "shortRev", "lastModified", "lastModifiedDate", "narHash", "outPath"))
+    names = ("rev", "shortRev", "lastModified", "lastModifiedDate", "narHash", "outPath")
+    # As a list: a set with an outPath would be given as that alone.
     expression = (
         f"let s = (builtins.getFlake {nix_string(ref)}).sourceInfo; in "
-        f'builtins.listToAttrs (map (name: {{ inherit name; value = toString (s.${{name}} or ""); }}) '
-        f"[ {' '.join(map(nix_string, names.split()))} ])"
+        f'map (name: toString (s.${{name}} or "")) [ {" ".join(map(nix_string, names))} ]'
     )
     result = runner.run(nix_argv("eval", "--json", "--expr", expression), timeout=300)
     found = json.loads(checked(result, subject, "looking at the commit's source failed").stdout)
-    # Their order is that in which one is looked for: the short revision is a part of the whole one.
-    return {name: str(found[name]) for name in names.split() if found.get(name)}
+    return {name: str(value) for name, value in zip(names, found, strict=True) if value}

@@ -20,14 +20,14 @@ description:
   - From flakes of groups to V(host_locks) or V(single), they become one C(flake.nix) at the top, in the same way.
   - Locks are taken apart and put together, nothing is updated. Nix has to take the result as complete.
   - The work tree and the index are not touched before all is proven. Landing is a fast-forward.
-  - O(groups) are the update groups as they are. Without them, what M(flotilla.nixos.flake_info) recognises.
+  - O(groups) are the update groups as they are. Without them, those of the inventory; and where that has none, or has them in
+    places that the repository does not have, what M(flotilla.nixos.flake_info) recognises.
   - Branches and inventories are left alone. The variables to set are in the result.
   - Runs on the machine that the task is for or is delegated to (the builder). Needs git and nix 2.26 or newer there, no Python.
 options:
   repo:
-    description: The repository on the builder.
+    description: The repository on the builder. Without it, that of the groups, of the inventory, or of the working directory.
     type: path
-    required: true
   to:
     description:
       - V(group_flakes), V(host_locks), or V(single) for one lock for all.
