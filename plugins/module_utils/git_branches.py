@@ -19,6 +19,11 @@ def named_before(repo: Repository, ref: str) -> list[str]:
     return result.stdout.split() if result.status == 0 else []
 
 
+def related(repo: Repository, one: str, other: str) -> bool:
+    """Whether two commits have any history in common."""
+    return git(repo, "merge-base", one, other).status == 0
+
+
 def subjects_between(repo: Repository, old: str, new: str) -> list[str]:
     """Short id and subject of each commit that `new` has and `old` has not, newest first."""
     result = git(repo, "log", "--format=%h %s", f"{old}..{new}", "--")

@@ -14,7 +14,7 @@ from .builder_files import scratch_dir
 from .candidate import Candidate, Run, candidate_ref, lock_at, locks_held, work_tree_warnings
 from .errors import BadInput, CommandFailed
 from .flake_source import require_flake
-from .git_branches import subjects_between
+from .git_branches import related, subjects_between
 from .holding import Holding, Kept
 from .lock_message import pins_text, subject_line, whole_message
 from .lockfile import Change, Lock, difference
@@ -117,6 +117,10 @@ class _Merging:
 
     def _merge(self) -> tuple[str, Lock]:
         """The merge commit and its lock."""
+        if not related(self.repo, self.base, self.origin.commit):
+            what = f"branch {self.branch} and {self._what} have no history in common, so they cannot be merged"
+            hint = "Fetch the whole history: git fetch --unshallow." if self.repo.shallow else "Make the one from the other."
+            raise BadInput(self.group.name, what, hint)
         merge = git.merge_tree(self.repo, self.base, self.origin.commit)
         if others := [path for path in merge.conflicts if path != self.group.lock]:
             raise BadInput(
