@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # `make demo` shows a fleet being rolled out on this machine; `make test` runs everything. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test dev lint sanity unit integration packaging molecule bench clean
+.PHONY: help demo demo-down test dev lint sanity unit integration packaging molecule bench story clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,6 +39,9 @@ integration: dev ## real nix, real ssh, real systemd
 
 bench: dev ## how long rollouts take, beside a plain parallel shell loop
 	@python3 tests/bench/bench.py
+
+story: dev ## play docs/story.md again, and write it anew
+	@FLOTILLA_STORY=1 .venv/bin/python -m pytest -q -p no:cacheprovider tests/integration/test_story.py
 
 clean: ## remove what was made here
 	rm -rf .cache .venv .venv-newest dist .mypy_cache .ruff_cache .pytest_cache

@@ -118,11 +118,11 @@ class Site:
         hosts = [host for group in groups for host in self.layout.groups[group].hosts]
         return {host: _inside(self.fleet, host, "readlink -f /run/current-system").rpartition("-")[2] for host in hosts}
 
-    def pinned(self, group: str, host: str | None = None) -> set[str]:
+    def pinned(self, group: str, host: str | None = None, commit: str | None = None) -> set[str]:
         """The releases that a group's inputs are locked to (those of upstream; others have their revision)."""
         tags = [line.split() for line in self.source.git("for-each-ref", "--format=%(objectname) %(refname:short)").splitlines()]
         names = {commit: name for commit, name in tags if not name.startswith("nixos-")}
-        return {names.get(rev, rev) for rev in self.layout.pins(group, host).values()}
+        return {names.get(rev, rev) for rev in self.layout.pins(group, host, commit).values()}
 
     @property
     def booted_groups(self) -> list[str]:
@@ -155,7 +155,7 @@ def site(name: str, fleet: Fleet, ansible: Ansible, folder: Path, **variables: A
     source = upstream.create(folder / "nixpkgs.git")
     made = layouts.create(folder / "site", name, source, env=fleet.env(), addresses=addresses_of(fleet))
     # Waiting for units that die late is what test_activation.py shows.
-    yield Site(fleet, ansible, made, source, {"flotilla_settle": 0, "flotilla_record": True, **variables})
+    yield Site(fleet, ansible, made, source, {"flotilla_settle": 0, **variables})
     for host in hosts:
         fleet.fault(host, "link-up")
 
@@ -206,7 +206,7 @@ def promotes(
     before.assert_only(site.layout, target, site.snapshot(), hosts=hosts, files=files, sharing=sharing)
     assert [release in site.pinned(target, host) for host in place.hosts] == [True] * len(place.hosts)
     if source in site.layout.groups:
-        assert site.pinned(target) == site.pinned(source)
+        assert site.pinned(target) == site.pinned(source, commit=site.proven(source))
     assert {host: at for host, at in site.running(target).items() if host != away} == dict.fromkeys(hosts, release)
 
 

@@ -119,11 +119,11 @@ class Layout:
         place = self.groups[group]
         return self.repository(group).git("show", f"{commit or place.branch}:{lock or place.locks[0]}") + "\n"
 
-    def pins(self, group: str, host: str | None = None) -> dict[str, str]:
-        """What the group's inputs are locked to, at the head of its branch. host: whose lock, where each has one."""
+    def pins(self, group: str, host: str | None = None, commit: str | None = None) -> dict[str, str]:
+        """What the group's inputs are locked to at a commit, or at its branch's head. host: whose lock, where each has one."""
         place = self.groups[group]
         lock = place.locks[place.hosts.index(host)] if host and len(place.locks) > 1 else None
-        found = _revisions(json.loads(self.lock_text(group, lock)))
+        found = _revisions(json.loads(self.lock_text(group, lock, commit)))
         return {name: rev for name, rev in found.items() if place.inputs is None or name in place.inputs}
 
     def repositories(self) -> Iterator[tuple[str, Example]]:
