@@ -42,8 +42,8 @@ options:
         O(mapping), and where the branch has that commit already, only pins are promoted.
       - V(restored) makes a candidate of each group with the pins that its lock had at a commit, see O(to). Inputs that
         C(flake.nix) has gained since keep the pins that they have, and a warning names them. A lock that cannot be read, such as
-        one that was committed with a conflict in it, is replaced. Where hosts have locks of their own, each gets its own back, and
-        one that had none then keeps what it has.
+        one that was committed with a conflict in it, is replaced. Where hosts have locks of their own, each gets its own
+        back, and one that had none then keeps what it has.
       - V(promoted) and V(restored) need the same C(flake.nix) on both sides as far as these inputs go, as nix would otherwise
         lock to the newest revisions. Inputs that do not fit are an error that names them. O(inputs) leaves them out.
       - V(accepted) brings the branch to the candidate. Where the branch has moved meanwhile, both are merged, so that the
@@ -60,8 +60,8 @@ options:
       - With O(state=promoted), the update group whose pins are taken. Its repository may be another one on the same machine.
       - Its O(source.commit) says as of when. V(known-good) is the commit that its hosts have last proven, which the ref
         C(refs/flotilla/known-good/GROUP) names. Without one, the head of its branch.
-      - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is. Where its hosts have locks
-        of their own, these have to agree on what is promoted.
+      - Its O(source.strategy), O(source.inputs) and O(source.hosts) say no more than where its lock is. Where its hosts have
+        locks of their own, these have to agree on what is promoted.
     type: dict
     suboptions: &group
       name:
@@ -87,7 +87,8 @@ options:
         description: The directory of the group's C(flake.nix) in the repository.
         type: str
       lock:
-        description: The path of the group's lock in the repository. C({host}) stands for each host's name, C({group}) for the group's.
+        description: The path of the group's lock in the repository. C({host}) stands for each host's name, C({group}) for the
+          group's.
         type: str
       inputs:
         description: The inputs of the flake that an update may move.
@@ -95,8 +96,8 @@ options:
         elements: str
       holds:
         description:
-          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an error, unless
-            a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
+          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an
+            error, unless a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
           - An entry whose day has passed holds no more, and is warned of.
         type: list
         elements: dict
