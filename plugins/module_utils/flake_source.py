@@ -49,6 +49,9 @@ def commit_to_use(repo: git.Repository, group: UpdateGroup, wanted: str | None) 
             group.name, f"the repository's path {repo.path!r} is not absolute", "Give the whole path in flotilla_repo."
         )
     if wanted is None:
+        if group.branch is None and git.current_branch(repo) is None:
+            # In the middle of a rebase HEAD is what nobody has meant yet.
+            git.require_settled(repo, None)
         return git.branch_head(repo, group.branch)
     if commit := git.commit_of(repo, wanted):
         return commit

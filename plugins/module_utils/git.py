@@ -315,6 +315,48 @@ def worktree_of(repo: Repository, branch: str | None) -> str | None:
     return None
 
 
+#: What git keeps while something is under way, and the command for it.
+_UNDER_WAY = {
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+}
+_LOOK_UNDER_WAY = r"""
+cd -- "$1"; shift
+for name; do
+  path=$(git rev-parse --git-path "$name")
+  if [ -e "$path" ]; then echo "$name"; cat "$path/head-name" 2>/dev/null || git symbolic-ref --quiet HEAD || :; exit; fi
+done
+"""
+
+
+def under_way(repo: Repository, branch: str | None) -> tuple[str, str] | None:
+    """The command that was begun and not finished on a branch (None: in the repository's own work tree), and the work tree."""
+    if repo.bare and branch is None:
+        return None
+    listed = _out(git(repo, "worktree", "list", "--porcelain", "-z"), repo, "listing work trees failed").split("\0")
+    found = (line.removeprefix("worktree ") for line in listed if line.startswith("worktree ")) if branch else (repo.path,)
+    for worktree in found:
+        words = ("sh", "-euc", _LOOK_UNDER_WAY, "sh", worktree, *_UNDER_WAY)
+        name, _newline, on = repo.runner.run(words, env=_ENV).stdout.rstrip("\n").partition("\n")
+        if name and (branch is None or on == f"refs/heads/{branch}"):
+            return _UNDER_WAY[name], worktree
+    return None
+
+
+def require_settled(repo: Repository, branch: str | None) -> None:
+    """BadInput with the fix while a merge, rebase or the like of the branch is under way."""
+    if begun := under_way(repo, branch):
+        verb, worktree = begun
+        raise BadInput(
+            repo.subject,
+            f"a {verb} is under way in {worktree}, which nobody has finished",
+            f"Finish it there (git {verb} --continue), or drop it (git {verb} --abort).",
+        )
+
+
 def fast_forward(repo: Repository, worktree: str, commit: str) -> RunResult:
     """Bring a work tree's branch, index and files to a commit on top of it; git refuses if that would lose local changes."""
     words = ("-c", "merge.autoStash=false", "merge", "--ff-only", "--no-stat", "--quiet", commit)

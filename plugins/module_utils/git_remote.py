@@ -65,7 +65,7 @@ def fetched(repo: git.Repository, remote: str, ref: str) -> str | None:
     commit = listed(repo, remote, [ref]).refs.get(ref)
     if commit is None:
         return None
-    result = over_network(repo, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, ref)
+    result = over_network(repo, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", remote, ref)
     if result.status != 0:
         raise unanswered(repo, remote, result)
     return git.commit_of(repo, commit)
@@ -183,7 +183,7 @@ def refusal(result: RunResult, url: str, machine: str) -> Refusal:
         return Refusal(moved=True, why="its branch has moved", hint="Try again.")
     if rejected:
         said = [line.removeprefix("remote:").strip() for line in text.splitlines() if line.startswith("remote:")]
-        words = "; ".join(line.removeprefix("error: ") for line in said if line)
+        words = "; ".join(line.removeprefix("error: ") for line in said if line and not line.startswith("error: hook declined"))
         return Refusal(
             moved=False,
             why=f"{rejected['why']}{f' ({words})' if words else ''}"[:600],
