@@ -218,13 +218,24 @@ def _share_a_lock(runner: Runner, group: UpdateGroup, source: UpdateGroup) -> bo
 
 def _mapped_only(group: UpdateGroup, source: UpdateGroup, choice: Choice) -> Choice:
     """In a lock that both share, an input of one name is one input."""
-    if choice.mapping:
-        return Choice(choice.inputs, choice.mapping, by_name=False)
+    if mapping := choice.mapping or counterparts(source, group):
+        return Choice(choice.inputs, mapping, by_name=False)
     raise BadInput(
         group.name,
         f"it shares the lock {group.lock} with {source.name}, so inputs of the same name have the same pin already",
         f"Say in mapping which input of {source.name} stands for which of {group.name}. For an earlier commit: state=restored.",
     )
+
+
+def counterparts(source: UpdateGroup, group: UpdateGroup) -> dict[str, str]:
+    """Source input → the group's own that stands for it: their names differ as the groups' do, or each group has but one."""
+    theirs, mine = source.inputs or (), group.inputs or ()
+    renamed = {name: name.replace(source.name, group.name) for name in theirs}
+    found = {name: other for name, other in renamed.items() if other != name and other in mine}
+    if len(theirs) == len(mine) == 1 and theirs != mine:
+        return {theirs[0]: mine[0]}
+    # Half of a group's inputs is not what anybody has proven.
+    return found if set(found.values()) == set(mine) else {}
 
 
 def _empty(like: Lock) -> Lock:

@@ -281,6 +281,7 @@ def test_a_source_whose_lock_lags_behind_its_flake(ahead: Rings) -> None:
 
 def test_histories_that_have_nothing_in_common(ahead: Rings) -> None:
     ahead.repo.git("checkout", "--quiet", "--orphan", "lone")
+    ahead.repo.write("README", "Alone\n")
     ahead.repo.commit()
     ahead.on("main")
     ahead.refuses("early: branch early and commit .* of lone have no history in common", source="lone")
