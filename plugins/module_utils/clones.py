@@ -51,7 +51,7 @@ def is_url(repo: str) -> bool:
 def checked_url(url: str) -> str:
     """The URL itself if git can clone from it; BadInput otherwise."""
     match = _URL.fullmatch(url)
-    short = None if match else _SHORT.fullmatch(url)
+    short = None if "://" in url else _SHORT.fullmatch(url)
     if (match and match["scheme"] in _SCHEMES and not match["rest"].startswith("-")) or (short and not _FLAKE_URL.match(url)):
         return url
     raise BadInput(
