@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils import git
-from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import Rollout, deferred, in_order, iso
+from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import Rollout, deferred, in_order, iso, soaking
 from ansible_collections.flotilla.nixos.plugins.module_utils.ledger_record import read
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
-from integration.repositories import Repo, new_repo
+from integration.repositories import Repo, new_repo, sh
 from integration.test_rollout_semantics import ALL, INVENTORY, ROOT, UPDATE, Fleet, Run
 from integration.test_rollout_semantics import fleet as fleet
 
+HOSTS = ("web1", "web2", "pi-1", "pi-2", "pi-3", "pi-4")
 KNOWN_GOOD = ("refs/flotilla/known-good/sbcs", "refs/flotilla/known-good/servers")
 
 
@@ -192,3 +194,167 @@ def test_known_good_for_any_host(fleet: Fleet, repo: Repo) -> None:
     assert both.status == 2
     assert "cannot be deployed and their inputs updated in one run" in " ".join(both.output.split())
     assert both.calls == []
+
+
+NEW = f"/nix/store/{'n' * 32}-nixos-system-"
+OLDER = f"/nix/store/{'e' * 32}-nixos-system-"
+
+
+def at(commit: str, *older: str) -> dict[str, Any]:
+    """flake_build at a commit, which has an earlier system for these hosts."""
+    same = {group: {"commit": commit} for group in ("servers", "sbcs")}
+    return {"*": {"override": same, "members": {host: {"system": f"{OLDER}{host}"} for host in older}}}
+
+
+def test_an_old_clone_takes_nobody_back(fleet: Fleet, repo: Repo) -> None:
+    before = repo.git("rev-parse", "HEAD")
+    repo.commit()
+    assert roll(fleet, repo, *ALL).status == 0
+    reached = repo.git("rev-parse", "HEAD")
+    repo.git("reset", "--quiet", "--hard", before)
+    runs = {"pi-1": dict.fromkeys(("running", "profile", "boot_default"), f"{NEW}pi-1")}
+    scenario = {"flake_build": at(before, "pi-1"), "system_info": runs}
+    run = fleet.run("-l", "sbcs", scenario=scenario)
+    text = " ".join(run.output.split())
+    assert run.status == 2
+    assert run.outcome("pi-1") == "held"
+    assert f"pi-1 held: it runs commit {reached[:12]}, rolled out " in text
+    assert f"which {before[:12]} comes before: this would be a downgrade." in text
+    assert sorted(run.called("system_activate")) == ["pi-2", "pi-3", "pi-4"]
+    assert fleet.run("-l", "pi-1", "--check", scenario=scenario).status == 2
+    asked = fleet.run("-l", "pi-1", "-e", "flotilla_allow_downgrade=true", scenario=scenario)
+    assert (asked.status, asked.called("system_activate")) == (0, ["pi-1"])
+
+
+def test_a_commit_that_reverts_is_no_downgrade(fleet: Fleet, repo: Repo) -> None:
+    assert roll(fleet, repo, *ALL).status == 0
+    repo.commit()
+    runs = {"pi-1": dict.fromkeys(("running", "profile", "boot_default"), f"{NEW}pi-1")}
+    reverted = fleet.run("-l", "pi-1", scenario={"flake_build": at(repo.git("rev-parse", "HEAD"), "pi-1"), "system_info": runs})
+    assert (reverted.status, reverted.called("system_activate")) == (0, ["pi-1"])
+
+
+def test_a_rollout_that_finds_all_as_it_was_adds_no_line(fleet: Fleet, repo: Repo) -> None:
+    right = {host: dict.fromkeys(("running", "profile", "boot_default"), f"{NEW}{host}") for host in HOSTS}
+    assert roll(fleet, repo, *ALL, system_info=right | AWAY).status == 0
+    before = repo.git("for-each-ref")
+    assert len(lines(repo)) == 2
+    assert roll(fleet, repo, *ALL, system_info=right | AWAY).status == 0
+    assert repo.git("for-each-ref") == before
+
+
+#: Ends the ansible-playbook that the worker belongs to which runs the script.
+KILL = """
+run=$PPID up=$(cut -d ' ' -f 4 /proc/$PPID/stat)
+if tr '\\0' ' ' < "/proc/$up/cmdline" | grep -q ansible-playbook; then run=$up; fi
+kill -9 "$run"
+"""
+
+
+def test_a_killed_controller_leaves_a_line_that_is_not_misread(fleet: Fleet, repo: Repo) -> None:
+    inventory = fleet.path / "inventory"
+    inventory.write_text(inventory.read_text().replace("[all:vars]", "flotilla_soak=2d\n[all:vars]"))
+    assert roll(fleet, repo, "-l", "sbcs").status == 0
+    repo.commit()
+    (fleet.path / "kill.sh").write_text(KILL)
+    kill = {"ansible.builtin.debug": {"msg": f"{{{{ lookup('ansible.builtin.pipe', 'sh {fleet.path}/kill.sh') }}}}"}}
+    (fleet.path / "kill.yml").write_text(json.dumps([kill]))
+    killed = roll(fleet, repo, "-l", "sbcs", "-e", f"flotilla_health_tasks={fleet.path}/kill.yml", system_info=AWAY)
+    assert killed.status != 0
+    assert "Rollout result" not in killed.output
+    line = last(repo)
+    assert (line.outcome, line.commit) == ("broken_off", repo.git("rev-parse", "HEAD"))
+    assert {name: host.result for name, host in line.hosts.items()} == {
+        **dict.fromkeys(("pi-1", "pi-2", "pi-3"), "planned"),
+        "pi-4": "deferred",
+    }
+    # What soaked before may have been left by any of them.
+    assert soaking(lines(repo), "sbcs", line.ended) is None
+    again = roll(fleet, repo, "-l", "sbcs")
+    assert again.status == 0, again.output
+    assert [found.outcome for found in lines(repo)] == ["complete", "broken_off", "complete"]
+    assert deferred(lines(repo), "sbcs") == []
+    # The beginning of those that ended is gone.
+    assert repo.git("log", "--all", "--notes=flotilla", "--format=%N", "main").count('"outcome": "broken_off"') == 1
+
+
+def test_a_run_that_ansible_breaks_off_is_known_to_have_begun(fleet: Fleet, repo: Repo) -> None:
+    run = roll(fleet, repo, "-l", "pi-1", system_activate={"pi-1": {"raise": "unreachable"}})
+    assert run.status != 0
+    assert last(repo).outcome == "broken_off"
+    assert known_good(repo) == []
+
+
+def test_what_fails_before_hosts_are_looked_at_is_recorded(fleet: Fleet, repo: Repo) -> None:
+    run = roll(fleet, repo, "-l", "sbcs", flake_build={"*": {"failed": True, "msg": "builder: there is no nix."}})
+    assert run.status == 2
+    assert (last(repo).outcome, last(repo).reason) == ("not_started", "builder: there is no nix.")
+    assert run.called("system_info") == []
+
+
+def test_a_rollback_is_recorded_and_ends_a_soak(fleet: Fleet, repo: Repo) -> None:
+    inventory = fleet.path / "inventory"
+    inventory.write_text(inventory.read_text().replace("[all:vars]", "flotilla_soak=2d\n[all:vars]"))
+    assert roll(fleet, repo, "-l", "sbcs").status == 0
+    head = repo.commit()
+    back = {"previous": f"{NEW}pi-2", "system": f"{OLDER}pi-2"}
+    lost = {"failed": True, "unreachable": True, "msg": "pi-1: no route to host."}
+    run = fleet.run(
+        *("-l", "pi-1,pi-2", "-e", "flotilla_rollback_reason=slow"),
+        scenario={"system_rollback": {"pi-1": lost, "pi-2": back}},
+        playbook="flotilla.nixos.rollback",
+    )
+    assert run.status == 2
+    assert run.recap("pi-2")["failed"] == 0
+    assert run.recap("pi-1")["failed"] == 1
+    line = last(repo)
+    assert (line.outcome, line.reason) == ("rolled_back", "slow")
+    assert line.commit != head
+    assert (line.hosts["pi-2"].result, line.hosts["pi-2"].previous) == ("rolled_back", f"{OLDER}pi-2")
+    assert (line.hosts["pi-1"].result, line.hosts["pi-1"].reason) == ("failed", "no route to host.")
+    assert soaking(lines(repo), "sbcs", line.ended) is None
+    # Who has no update group goes back all the same.
+    inventory.write_text(inventory.read_text().replace("flotilla_update_group=sbcs\n", ""))
+    assert fleet.run("-l", "pi-2", playbook="flotilla.nixos.rollback").status == 0
+
+
+def test_late_hosts_are_known_to_another_controller(fleet: Fleet, repo: Repo, tmp_path: Path) -> None:
+    sh("git", "clone", "--quiet", "--bare", str(repo.path), str(tmp_path / "hub.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "hub.git"))
+    repo.git("push", "--quiet", "--set-upstream", "origin", "main")
+    assert roll(fleet, repo, *ALL, "-e", "flotilla_push=true", system_info=AWAY).status == 0
+    sh("git", "clone", "--quiet", str(tmp_path / "hub.git"), str(tmp_path / "second"))
+    inventory = fleet.path / "inventory"
+    inventory.write_text(inventory.read_text().replace(str(repo.path), str(tmp_path / "second")))
+    run = catch_up(fleet, "-e", "flotilla_push=true")
+    assert run.status == 0, run.output
+    assert run.called("system_activate") == ["pi-4"]
+    # And back again.
+    inventory.write_text(inventory.read_text().replace(str(tmp_path / "second"), str(repo.path)))
+    assert "No host is late." in catch_up(fleet, "-e", "flotilla_push=true").output
+
+
+def test_status_says_what_groups_have_proven(fleet: Fleet, repo: Repo) -> None:
+    assert roll(fleet, repo, *ALL, system_info=AWAY).status == 0
+    (fleet.path / "ansible_collections/flotilla/nixos/plugins/action/fleet_status.py").symlink_to(
+        ROOT / "plugins/action/fleet_status.py"
+    )
+    (fleet.path / "ansible_collections/flotilla/nixos/plugins/action/flake_info.py").symlink_to(
+        ROOT / "plugins/action/flake_info.py"
+    )
+    file = fleet.path / "status.json"
+    repo.git("update-ref", "-d", KNOWN_GOOD[0])
+    words = ("-e", f"flotilla_status_file={file}")
+    assert fleet.run(*words, "--check", playbook="flotilla.nixos.status").status == 0
+    assert known_good(repo) == [KNOWN_GOOD[1]]
+    run = fleet.run(*words, playbook="flotilla.nixos.status")
+    assert run.status == 0, run.output
+    assert known_good(repo) == list(KNOWN_GOOD)
+    head = repo.git("rev-parse", "HEAD")
+    assert f"  sbcs: known-good {head[:12]} (" in run.output
+    assert f"    last rollout: complete of {head[:12]} (head) at " in run.output
+    assert "    late: pi-4 since " in run.output
+    found = json.loads(file.read_text())
+    assert found["hosts"]["pi-1"]["group"] == "sbcs"
+    assert found["groups"]["sbcs"]["known_good"]["commit"] == head
+    assert found["groups"]["sbcs"]["deferred"][0]["host"] == "pi-4"
