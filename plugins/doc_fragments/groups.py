@@ -42,8 +42,8 @@ options:
       lock:
         description:
           - The path of the group's lock in the repository.
-          - C({host}) in it stands for the host's name in the inventory, so that each of O(groups[].hosts) has a lock of its own, as
-            in V(locks/{host}.lock). C({group}) stands for the group's name.
+          - C({host}) in it stands for the host's name in the inventory, so that each of O(groups[].hosts) has a lock of its
+            own, as in V(locks/{host}.lock). C({group}) stands for the group's name.
           - If it is not the flake's own C(flake.lock), nix is given it in that one's place.
         type: str
       inputs:
@@ -52,8 +52,8 @@ options:
         elements: str
       holds:
         description:
-          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an error, unless
-            a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
+          - What is to stay where it is. It is not among the inputs that an update or a promotion moves, and naming it is an
+            error, unless a reason is given; see O(flotilla.nixos.flake_lock#module:force_reason).
           - An entry whose day has passed holds no more, and is warned of.
         type: list
         elements: dict

@@ -82,7 +82,7 @@ def unproven(group: str, standing: Mapping[str, Any]) -> str:
 
 def at_known_good(groups: Iterable[Mapping[str, Any]], ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The same as flake_lock would give for each group, with its known-good commit; nothing of it can land."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for group in groups:
         name, standing = group["name"], ledger.get(group["name"], {})
         commit = good_commit(standing)

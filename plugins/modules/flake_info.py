@@ -126,8 +126,8 @@ groups:
       sample: 12.4
     locks:
       description:
-        - The lock files by path. Where each host has its own, there are several, and RV(groups.lock_state), RV(groups.lock_age) and
-          RV(groups.inputs) say of each thing how it is where it is worst, or oldest.
+        - The lock files by path. Where each host has its own, there are several, and RV(groups.lock_state),
+          RV(groups.lock_age) and RV(groups.inputs) say of each thing how it is where it is worst, or oldest.
       type: dict
       contains:
         hosts:

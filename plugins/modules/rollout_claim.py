@@ -10,12 +10,12 @@ short_description: Let one run at a time work on an update group
 version_added: 0.1.0
 author: The Flotilla authors (!UNKNOWN)
 description:
-  - Claims update groups for this run of Ansible, on the machine that the task is for or is delegated to (the builder). Part of the role
-    P(flotilla.nixos.rollout#role), so that two scheduled runs that overlap exclude each other.
+  - Claims update groups for this run of Ansible, on the machine that the task is for or is delegated to (the builder).
+    Part of the role P(flotilla.nixos.rollout#role), so that two scheduled runs that overlap exclude each other.
   - A claim is a symbolic link C(flotilla/runs/GROUP) in the repository's git directory, which says who holds it, since when,
     and for what. No branch, no index and no file in the work tree is touched.
-  - The claim of a run that is over, because it was killed for example, is taken up, if that was a run on this machine. That of a run
-    elsewhere (another controller with the same builder, a container that is gone) is taken up after its O(lease).
+  - The claim of a run that is over, because it was killed for example, is taken up, if that was a run on this machine.
+    That of a run elsewhere (another controller with the same builder, a container that is gone) is taken up after its O(lease).
   - Groups whose repository cannot be opened are passed over. The stages that work on it say why.
 options:
   state:

@@ -10,13 +10,14 @@ short_description: Write down what became of a run, for whatever started it
 version_added: 0.1.0
 author: The Flotilla authors (!UNKNOWN)
 description:
-  - Writes a file of JSON on the controller. Part of the role P(flotilla.nixos.rollout#role), for runs from cron, a systemd timer or a scheduler
-    of its own; C(flotilla_result_file) names the file.
-  - It is written as a whole, so that a reader never sees half of it. It has C(version), which is 1; C(status); C(id) and C(started) of the run,
-    and C(ended) when it has; C(check_mode); C(reason) where it was refused, or failed before any host was touched.
-  - At the end of a rollout it also has C(groups), each with C(commit), C(candidate), C(branch), C(halted), C(reason) and C(landing); C(hosts),
-    each with C(group), C(outcome) (as M(flotilla.nixos.rollout_report) says it), C(reason), C(system) and C(previous); and C(failed), the
-    hosts for which the run has failed, with the reason.
+  - Writes a file of JSON on the controller. Part of the role P(flotilla.nixos.rollout#role), for runs from cron, a systemd
+    timer or a scheduler of its own; C(flotilla_result_file) names the file.
+  - It is written as a whole, so that a reader never sees half of it. It has C(version), which is 1; C(status); C(id) and
+    C(started) of the run, and C(ended) when it has; C(check_mode); C(reason) where it was refused, or failed before any host
+    was touched.
+  - At the end of a rollout it also has C(groups), each with C(commit), C(candidate), C(branch), C(halted), C(reason) and
+    C(landing); C(hosts), each with C(group), C(outcome) (as M(flotilla.nixos.rollout_report) says it), C(reason), C(system)
+    and C(previous); and C(failed), the hosts for which the run has failed, with the reason.
   - A run that was killed leaves V(running).
 options:
   file:

@@ -36,8 +36,8 @@ options:
     type: path
   branch:
     description:
-      - A branch that no update group has, such as one for development. RV(groups) then has one group that is named like it, with the
-        hosts of all update groups whose flake and lock it has.
+      - A branch that no update group has, such as one for development. RV(groups) then has one group that is named like it,
+        with the hosts of all update groups whose flake and lock it has.
     type: str
   entry_point:
     description: The role's entry point whose variables are checked. For V(rollback), hosts need no update group.
@@ -82,8 +82,8 @@ build_groups:
   elements: dict
 other_groups:
   description:
-    - The inventory's other update groups, as the option O(flotilla.nixos.flake_lock#module:others) takes them. Hosts without an update group are
-      passed over.
+    - The inventory's other update groups, as the option O(flotilla.nixos.flake_lock#module:others) takes them.
+    - Hosts without an update group are passed over.
   returned: success
   type: list
   elements: dict
