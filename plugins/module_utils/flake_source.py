@@ -139,12 +139,29 @@ def flake_source(
             raise LockIncomplete(group.name, what, error.hint, result=error.result) from error
 
 
+_OWN_REPOSITORY = "Name that repository in flotilla_repo, or move the flake out of it."
+_SUBMODULE = "Make it an input of the flake, or (nix 2.27 and newer) set inputs.self.submodules = true in flake.nix."
+
+
+def in_submodule(repo: git.Repository, commit: str, error: FlotillaError) -> FlotillaError:
+    """The error in better words, if it is that nix does not see what is in a submodule."""
+    if "does not exist" not in error.what:
+        return error
+    module = next((m for m in git.submodules(repo, commit) if f"/{m}/" in error.what or f"/{m}'" in error.what), None)
+    if module is None:
+        return error
+    head = error.what.partition(":")[0]
+    return FlotillaError(error.subject, f"{head}: {module} is a git submodule, and nix leaves these out", _SUBMODULE)
+
+
 def require_flake(repo: git.Repository, group: UpdateGroup, commit: str, *, dirty: bool = False) -> None:
     """BadInput with the fix if nix would not find the group's flake.nix there."""
     path = inside(group.flake, "flake.nix")
     if _present(repo, commit, path, dirty):
         return
     _raise_if_unseen(repo, group, path, dirty)
+    if module := next((m for m in git.submodules(repo, commit) if path.startswith(f"{m}/")), None):
+        raise BadInput(group.name, f"{path} is in the git submodule {module}, which has a history of its own", _OWN_REPOSITORY)
     others = git.flake_dirs(repo, commit)
     has = f" It has flakes in: {', '.join(others)}." if others else ""
     raise BadInput(

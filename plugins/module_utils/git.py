@@ -169,6 +169,12 @@ def flake_dirs(repo: Repository, commit: str) -> tuple[str, ...]:
     return tuple(p.rpartition("/")[0] or "." for p in files(repo, commit) if p.rpartition("/")[2] == "flake.nix")
 
 
+def submodules(repo: Repository, commit: str) -> tuple[str, ...]:
+    """Paths of a commit that are other repositories."""
+    listed = _out(git(repo, "ls-tree", "-r", "-z", commit), repo, f"reading commit {commit} failed")
+    return tuple(line.partition("\t")[2] for line in listed.split("\0") if line.startswith("160000 "))
+
+
 def show(repo: Repository, blob: str) -> str:
     """A blob's text."""
     return checked(git(repo, "cat-file", "blob", blob), repo.subject, f"reading {blob} failed").stdout

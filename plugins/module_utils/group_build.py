@@ -11,7 +11,7 @@ from . import git, nix
 from .building import build_systems
 from .errors import BadInput, ConnectionLost, FlotillaError
 from .evaluation import evaluate
-from .flake_source import Alike, WorkTree, alike, commit_to_use, flake_source, require_flake, work_tree
+from .flake_source import Alike, WorkTree, alike, commit_to_use, flake_source, in_submodule, require_flake, work_tree
 from .memory import hosts_per_evaluator
 from .runner import Runner
 from .update_group import UpdateGroup
@@ -160,7 +160,7 @@ def _evaluate_alike(
         found = evaluate(repo.runner, source, attributes, chunk=chunk, timeout=settings.timeout, progress=progress)
     for host in _of(built, some):
         if host.attribute in found.errors:
-            host.error = str(found.errors[host.attribute])
+            host.error = str(in_submodule(repo, built.commit, found.errors[host.attribute]))
             continue
         system = found.systems[host.attribute]
         host.drv, host.system, host.platform, host.version = system.drv, system.system, system.platform, system.version

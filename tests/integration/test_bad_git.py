@@ -20,12 +20,13 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.candidate import (
     publish,
 )
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput, CommandFailed
+from ansible_collections.flotilla.nixos.plugins.module_utils.group_build import BuildSettings, build_groups
 from ansible_collections.flotilla.nixos.plugins.module_utils.landing import Landing, accept
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import parse_lock, pins
 from ansible_collections.flotilla.nixos.plugins.module_utils.locking import Wish
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import STRATEGIES, Member, UpdateGroup, update_group
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
-from integration.repositories import Fixture, Repo, fixture, sh
+from integration.repositories import Fixture, Repo, fixture, new_repo, sh
 from testbed.playbooks import Ansible, Played
 
 RUNNER = LocalRunner()
@@ -141,6 +142,10 @@ def test_what_is_under_way_has_to_be_finished_first(site: Site, verb: str) -> No
     fork(site, "README")
     fails(site, verb, "other")
     site.refused(f"a {verb} is under way in {site.repo.path}, which nobody has finished. Finish it there (git {verb} --continue)")
+    if verb == "rebase" and not site.group.branch:
+        # HEAD is what nobody has meant yet.
+        builds = build_groups(RUNNER, [(site.group, None)], BuildSettings(dry=True))
+        assert "a rebase is under way" in builds.groups["sbcs"].error
     site.repo.git(verb, "--abort")
     assert site.update().changed
 
@@ -185,6 +190,9 @@ def test_a_lock_that_is_a_symbolic_link(site: Site) -> None:
     path.symlink_to("real.lock")
     site.repo.commit()
     site.refused(f"the lock {site.lock} is a symbolic link")
+    builds = build_groups(RUNNER, [(site.group, None)], BuildSettings(dry=True))
+    errors = {builds.groups["sbcs"].error, *(host.error for host in builds.groups["sbcs"].hosts)}
+    assert any(f"the lock {site.lock} is a symbolic link" in error for error in errors), errors
 
 
 def test_a_committed_conflict(site: Site) -> None:
@@ -309,6 +317,39 @@ def test_a_conflict_with_what_somebody_has_pushed(site: Site, tmp_path: Path) ->
     assert site.repo.state() == before
 
 
+def with_submodule(site: Site, tmp_path: Path) -> None:
+    """What the flake imports is in a submodule."""
+    other = new_repo(tmp_path / "common")
+    other.write("host.nix", '{ name = "pi-1"; }\n')
+    other.write("flake.nix", "{ outputs = _: { }; }\n")
+    other.commit()
+    site.repo.git("-c", "protocol.file.allow=always", "submodule", "add", "--quiet", str(other.path), "modules/common")
+    flake = site.repo.path / site.group.flake / "flake.nix"
+    up = "./" if site.group.flake == "." else "../../"
+    flake.write_text(flake.read_text().replace('{ name = "pi-1"; }', f"(import {up}modules/common/host.nix)"))
+    site.repo.commit()
+
+
+def test_a_module_in_a_submodule(site: Site, tmp_path: Path) -> None:
+    with_submodule(site, tmp_path)
+    before = site.repo.state()
+    builds = build_groups(RUNNER, [(site.group, None)], BuildSettings(dry=True))
+    (host,) = builds.groups["sbcs"].hosts
+    assert host.error.endswith(
+        "modules/common is a git submodule, and nix leaves these out. Make it an input of the flake, or (nix 2.27 and newer) "
+        "set inputs.self.submodules = true in flake.nix."
+    ), host.error
+    assert site.repo.state() == before
+
+
+def test_a_flake_in_a_submodule(site: Site, tmp_path: Path) -> None:
+    with_submodule(site, tmp_path)
+    group = replace(site.group, flake="modules/common", lock="modules/common/flake.lock")
+    Site(site.repo, group).refused(
+        "modules/common/flake.nix is in the git submodule modules/common, which has a history of its own"
+    )
+
+
 # Two controllers, and two runs in one repository
 
 SHARED = """{
@@ -339,9 +380,9 @@ def group(name: str, repo: str) -> dict[str, object]:
 def update_and_land(ansible: Ansible, name: str, repo: str, **more: object) -> Played:
     """Ansible in a process of its own, which updates one group and lands that."""
     one = {**group(name, repo), **more}
-    tasks = [{"flotilla.nixos.flake_clone": {"groups": [one]}}] if more else []
+    tasks: list[dict[str, object]] = [{"flotilla.nixos.flake_clone": {"groups": [one]}}] if more else []
     tasks += [{"flotilla.nixos.flake_lock": {"groups": [one], "state": state}} for state in ("updated", "accepted")]
-    play = [{"hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": tasks}]
+    play: list[dict[str, object]] = [{"hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": tasks}]
     identity = {f"GIT_{who}_{what}": f"{name}@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     return ansible.playbook(play, inventory="localhost,", env=identity)
 
