@@ -67,6 +67,7 @@ class Cron:
         values = {"FLEET": str(self.site.layout.home.path), "STATE": str(self.home), "PATH": ours["PATH"]}
         # Nothing of it may need a home that is there.
         env = {**table.variables, **places, **values, "HOME": "/nonexistent", "LOGNAME": "flotilla"}
+        (self.home / f"{name}.json").unlink(missing_ok=True)
         shell = table.variables["SHELL"]
         words = [shell, "-c", table.commands[name]]
         done = subprocess.run(
