@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,6 +87,25 @@ options:
       - Null, and what fails by C(throw) or C(assert), sets none.
     type: dict
     default: {}
+  sources:
+    description:
+      - Outputs of other tools that say how hosts are reached. Nothing is built for them, and none of these tools is needed.
+      - "V(colmena): the output C(colmenaHive), which C(colmena.lib.makeHive) makes, or else C(colmena). Of C(deployment), the
+        options C(targetHost), C(targetUser) and C(targetPort) become C(ansible_host), C(ansible_user) and C(ansible_port), and
+        C(tags) the variable C(flotilla_tags) and inventory groups that begin with C(tag_)."
+      - "V(deploy-rs): the output C(deploy.nodes). C(hostname), C(sshUser) and C(sshOpts) become C(ansible_host), C(ansible_user),
+        C(ansible_port) and C(ansible_ssh_common_args). Only nodes with the profile C(system) are hosts."
+      - A node is the host of C(nixosConfigurations) that has its name, or, with deploy-rs, whose system it deploys. A node that
+        is in C(colmenaHive) alone can be rolled out, too. Its C(flotilla_attribute) begins with C(colmenaHive.nodes.).
+      - A hive in the output C(colmena) alone is a set of modules. Only those C(deployment) options of it can be read that ask
+        nothing of the module system, and none of its nodes can be built from there. A warning says so, with the fix.
+      - Where two sources contradict each other, neither is taken, and a warning names both. What O(variables) sets goes before
+        both.
+      - They are not looked at where each host has a lock of its own.
+    type: list
+    elements: str
+    choices: [colmena, deploy-rs]
+    default: [colmena, deploy-rs]
   details:
     description: Evaluate the hosts' configurations. Without it only names are known, which is quick without a cache.
     type: bool
@@ -223,6 +243,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._option("chunk"),
             float(self._option("timeout")),
             self._option("host_name"),
+            tuple(self._option("sources")),
         )
         runner, key = LocalRunner(), self.get_cache_key(path)
         mark = fleet_inventory.fingerprint(runner, listings, settings) if self._option("cache") else None
@@ -237,7 +258,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _complain(self, found: Sequence[ListedGroup]) -> None:
         for group in found:
-            for error in [group.error, *(host.error for host in group.hosts)]:
+            for error in [group.error, *group.problems, *(host.error for host in group.hosts)]:
                 if error:
                     self._say(error)
 
@@ -259,6 +280,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             own = _host_variables(host)
             for variable, value in own.items():
                 inventory.set_variable(name, variable, value)
+            for tag in host.tags:
+                inventory.add_child(inventory.add_group(_tag_group(tag)), name)
             self._construct(name, combine_vars(shared, own))
 
     def _construct(self, host: str, variables: Mapping[str, Any]) -> None:
@@ -287,4 +310,10 @@ def _host_variables(host: ListedHost) -> dict[str, Any]:
         "flotilla_host_name": host.host_name,
         "flotilla_fqdn": host.fqdn,
     }
-    return {**{name: value for name, value in known.items() if value is not None}, **host.variables}
+    tags = {"flotilla_tags": host.tags} if host.tags else {}
+    return {**{name: value for name, value in known.items() if value is not None}, **tags, **host.address, **host.variables}
+
+
+def _tag_group(tag: str) -> str:
+    """The inventory group of a tag. Not its plain name: that may be an update group's, and a host is in but one of these."""
+    return "tag_" + re.sub(r"\W", "_", tag)

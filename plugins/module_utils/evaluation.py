@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import nix
 from .errors import BadInput, CommandFailed, CommandTimeout, ConnectionLost, FlotillaError
@@ -14,6 +14,8 @@ from .nix_messages import parsed
 from .runner import Runner
 
 CONFIGURATIONS = "nixosConfigurations"
+#: Where a flake has the nodes of an evaluated colmena hive, which are what nixosSystem gives, too.
+HIVE = "colmenaHive.nodes"
 #: Up to so many hosts are evaluated one by one at once when an evaluator has ended on them.
 _FEW = 3
 
@@ -25,6 +27,7 @@ class FlakeSource:
     group: the update group's name, flake: its directory in the repository, both for messages. ref: the flake reference.
     reference_lock: a lock file on the builder that takes the place of the flake's own; lasting_lock: the same for commands
     that are shown to people, lasting_locks: by attribute where hosts have their own. commit: "" for the work tree.
+    output: where the flake has the hosts.
     """
 
     group: str
@@ -34,6 +37,7 @@ class FlakeSource:
     reference_lock: str | None = None
     lasting_lock: str | None = None
     lasting_locks: Mapping[str, str] = field(default_factory=dict)
+    output: str = CONFIGURATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,27 @@ _MANY = """cs: builtins.listToAttrs (map (name: {{
 }}) (builtins.filter (name: cs ? ${{name}}) [ {names} ]))"""
 
 
+def in_output(attribute: str) -> tuple[str, str]:
+    """The output that has a host, and its name there. An attribute is one of nixosConfigurations, or begins with HIVE."""
+    prefix = f"{HIVE}."
+    return (HIVE, attribute.removeprefix(prefix)) if attribute.startswith(prefix) else (CONFIGURATIONS, attribute)
+
+
+def attributes_beside(
+    runner: Runner, source: FlakeSource, attributes: Sequence[str], *, timeout: float = nix.EVALUATION
+) -> tuple[str, ...]:
+    """The attributes of all hosts in the outputs that have these (none: in nixosConfigurations)."""
+    outputs = sorted({in_output(attribute)[0] for attribute in attributes} or {CONFIGURATIONS}, reverse=True)
+    return tuple(
+        name if output == CONFIGURATIONS else f"{output}.{name}"
+        for output in outputs
+        for name in attribute_names(runner, replace(source, output=output), timeout=timeout)
+    )
+
+
 def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix.EVALUATION) -> tuple[str, ...]:
-    """The names in the flake's nixosConfigurations, sorted. No host is evaluated for it."""
-    installable = f"{source.ref}#{CONFIGURATIONS}"
+    """The names in the flake's nixosConfigurations (source.output), sorted. No host is evaluated for it."""
+    installable = f"{source.ref}#{source.output}"
     lock = source.reference_lock
     try:
         names = nix.eval_json(runner, source.group, installable, apply="builtins.attrNames", reference_lock=lock, timeout=timeout)
@@ -84,7 +106,7 @@ def attribute_names(runner: Runner, source: FlakeSource, *, timeout: float = nix
         command = nix.eval_command(installable, apply="builtins.attrNames", reference_lock=source.lasting_lock)
         raise _located(runner, source, error, f"Run: {command}") from error
     if not isinstance(names, list):
-        raise BadInput(source.group, f"{CONFIGURATIONS} of {source.flake} is not an attribute set", "Look at its outputs.")
+        raise BadInput(source.group, f"{source.output} of {source.flake} is not an attribute set", "Look at its outputs.")
     return tuple(sorted(str(name) for name in names))
 
 
@@ -96,7 +118,7 @@ def no_such_host(source: FlakeSource, attribute: str, names: Sequence[str]) -> B
     has = ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none"
     return BadInput(
         source.group,
-        f"there is no {attribute!r} in {CONFIGURATIONS} of {source.flake}{at}",
+        f"there is no {attribute!r} in {source.output} of {source.flake}{at}",
         f"{guess}It has: {has}. Name the host's attribute in flotilla_attribute.",
     )
 
@@ -133,7 +155,29 @@ def evaluate_values(
     One evaluator takes `chunk` hosts at a time. Of those of which it gives nothing each gets one of its own, for its message;
     where a host has ended the evaluator of many, smaller ones find it first.
     """
-    wanted = list(dict.fromkeys(attributes))
+    names: dict[str, dict[str, str]] = {}
+    for attribute in attributes:
+        output, name = in_output(attribute)
+        names.setdefault(output, {})[name] = attribute
+    values: dict[str, Mapping[str, object]] = {}
+    errors: dict[str, FlotillaError] = {}
+    for output, some in names.items():
+        there = replace(source, output=output)
+        found, failed = _values_of(runner, there, list(some), expression, chunk, timeout, progress)
+        values |= {some[name]: value for name, value in found.items()}
+        errors |= {some[name]: error for name, error in failed.items()}
+    return values, errors
+
+
+def _values_of(
+    runner: Runner,
+    source: FlakeSource,
+    wanted: Sequence[str],
+    expression: str,
+    chunk: int,
+    timeout: float,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Mapping[str, object]], dict[str, FlotillaError]]:
     values: dict[str, Mapping[str, object]] = {}
     for start, some in _chunks(wanted, chunk):
         if len(some) < len(wanted):
@@ -184,7 +228,7 @@ def _try_many(
 ) -> dict[str, Mapping[str, object]] | None:
     """The values of those that evaluate, from one evaluator; None if that ended (an error, or memory)."""
     apply = _MANY.format(expression=expression.strip(), names=" ".join(map(nix.nix_string, names)))
-    installable = f"{source.ref}#{CONFIGURATIONS}"
+    installable = f"{source.ref}#{source.output}"
     try:
         answer = nix.eval_json(
             runner, source.group, installable, apply=apply, reference_lock=source.reference_lock, timeout=timeout
@@ -200,7 +244,7 @@ def _try_many(
 
 def _one(runner: Runner, source: FlakeSource, name: str, expression: str, timeout: float) -> Mapping[str, object]:
     """The value for one host; FlotillaError with nix's cause and its place in the repository."""
-    installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}"
+    installable = f"{source.ref}#{source.output}.{nix.nix_string(name)}"
     lock, failure = source.reference_lock, f"evaluation of {name} failed"
     apply = f"c: {expression.strip()}"
     try:
@@ -228,6 +272,6 @@ def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: st
 
 def reproduce(source: FlakeSource, name: str) -> str:
     """The command with which a person sees the whole of nix's message for a host."""
-    installable = f"{source.ref}#{CONFIGURATIONS}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
+    installable = f"{source.ref}#{source.output}.{nix.nix_string(name)}.config.system.build.toplevel.drvPath"
     lock = source.lasting_locks.get(name, source.lasting_lock)
     return nix.eval_command(installable, "--raw", "--show-trace", reference_lock=lock)

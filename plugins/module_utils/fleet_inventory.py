@@ -14,14 +14,18 @@ from functools import partial
 from typing import Any
 
 from . import git, nix
-from .errors import BadInput, FlotillaError
-from .evaluation import FlakeSource, attribute_names, evaluate_values
+from .errors import BadInput, CommandTimeout, ConnectionLost, FlotillaError
+from .evaluation import CONFIGURATIONS, FlakeSource, attribute_names, evaluate_values, in_output
 from .flake_source import alike, commit_to_use, flake_source, parsed_lock, work_tree
+from .hives import SOURCES, Address, agreed, look
 from .lockfile import pins
 from .memory import hosts_per_evaluator
+from .nix_flake import output_names
 from .runner import Runner
 from .update_group import HOST, Member, UpdateGroup, checked_name, update_group
 
+#: Outputs of a flake that other tools read.
+_OTHER_OUTPUTS = {"colmena", "colmenaHive", "deploy"}
 #: Facts of a host for its variables; whatever of it a configuration lacks, or refuses to say, is null.
 _FACTS = """
   let
@@ -58,7 +62,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 class Settings:
     """How to look. details: evaluate the hosts; variables: name → nix expression over the configuration `c`.
 
-    host_name: see host_names. It also says which lock a host has, where each has its own.
+    sources: see hives.look. host_name: see host_names. It also says which lock a host has, where each has its own.
     """
 
     allow_dirty: bool = False
@@ -67,11 +71,15 @@ class Settings:
     chunk: int | None = None
     timeout: float = nix.EVALUATION
     host_name: str = "{attribute}"
+    sources: tuple[str, ...] = SOURCES
 
 
 @dataclass(slots=True)
 class ListedHost:
-    """A host of a flake. host_name and fqdn are the configuration's own; error: why nothing is known but its attribute."""
+    """A host of a flake. host_name and fqdn are the configuration's own; error: what is not known of it, and why.
+
+    address, tags: how it is reached and marked by other tools' outputs.
+    """
 
     attribute: str
     platform: str | None = None
@@ -79,28 +87,32 @@ class ListedHost:
     fqdn: str | None = None
     variables: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    address: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class ListedGroup:
-    """A group's hosts. locked: Unix seconds of the newest pin in its lock. error: why the group has none."""
+    """A group's hosts. locked: Unix seconds of the newest pin in its lock. error: why the group has none. problems: sentences."""
 
     name: str
     commit: str = ""
     locked: int | None = None
     hosts: list[ListedHost] = field(default_factory=list)
     error: str = ""
+    problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """For a cache."""
         hosts = [{key: getattr(host, key) for key in ListedHost.__slots__} for host in self.hosts]
-        return {"name": self.name, "commit": self.commit, "locked": self.locked, "error": self.error, "hosts": hosts}
+        known = {key: getattr(self, key) for key in ("name", "commit", "locked", "error", "problems")}
+        return {**known, "hosts": hosts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ListedGroup:
         """From a cache."""
         hosts = [ListedHost(**host) for host in data["hosts"]]
-        return cls(data["name"], data["commit"], data["locked"], hosts, data["error"])
+        return cls(data["name"], data["commit"], data["locked"], hosts, data["error"], data["problems"])
 
 
 def discover(runner: Runner, repo_path: str, pattern: str, *, allow_dirty: bool = False) -> tuple[list[UpdateGroup], list[str]]:
@@ -178,10 +190,40 @@ def _fill(runner: Runner, found: ListedGroup, listing: Listing, settings: Settin
         return
     with flake_source(repo, group, found.commit, dirty=dirty) as source:
         found.locked = None if dirty else _locked(repo, group, found.commit)
-        names = [name for name in attribute_names(runner, source, timeout=settings.timeout) if listing.has(name)]
-        found.hosts = [_checked_host(name, group) for name in names]
+        outputs = _outputs(runner, source, settings)
+        # Without any other tool's output, a flake without configurations is an error that says so.
+        lacks = CONFIGURATIONS not in outputs and outputs & _OTHER_OUTPUTS
+        names = () if lacks else attribute_names(runner, source, timeout=settings.timeout)
+        elsewhere = look(runner, source, outputs, names, settings.sources, timeout=settings.timeout)
+        found.problems = elsewhere.problems
+        attributes = [*names, *(attribute for attribute in elsewhere.addresses if attribute not in names)]
+        found.hosts = [_checked_host(name, group) for name in attributes if listing.has(in_output(name)[1])]
+        for host in found.hosts:
+            host.error = host.error or elsewhere.unbuilt.get(host.attribute, "")
         if settings.details:
             _look_at(runner, source, found.hosts, settings, chunk)
+        for host in found.hosts:
+            _set_address(host, group, elsewhere.addresses.get(host.attribute, ()))
+
+
+def _outputs(runner: Runner, source: FlakeSource, settings: Settings) -> set[str]:
+    """The flake's outputs. Where even these do not evaluate, what asks for the hosts says why."""
+    if not settings.sources:
+        return {CONFIGURATIONS}
+    lock, timeout = source.reference_lock, settings.timeout
+    try:
+        return set(output_names(runner, source.group, source.ref, reference_lock=lock, timeout=timeout))
+    except (CommandTimeout, ConnectionLost):
+        raise
+    except FlotillaError:
+        return {CONFIGURATIONS}
+
+
+def _set_address(host: ListedHost, group: UpdateGroup, addresses: Sequence[Address]) -> None:
+    name = f"{group.name}: {in_output(host.attribute)[1]}"
+    host.address, tags, problem = agreed(name, addresses)
+    host.tags = list(tags)
+    host.error = host.error or problem
 
 
 def _locked(repo: git.Repository, group: UpdateGroup, commit: str) -> int | None:
@@ -307,11 +349,12 @@ def host_names(groups: Sequence[tuple[Listing, ListedGroup]], template: str) -> 
 
 
 def _name(template: str, group: str, host: ListedHost) -> str:
-    values = {"attribute": host.attribute, "group": group, "host_name": host.host_name, "fqdn": host.fqdn}
+    attribute = in_output(host.attribute)[1]
+    values = {"attribute": attribute, "group": group, "host_name": host.host_name, "fqdn": host.fqdn}
     try:
         wanted = [name for name in values if f"{{{name}}}" in template and not values[name]]
         # A host of which nothing is known keeps its place in the inventory, so that a rollout can say what is wrong with it.
-        return host.attribute if wanted else template.format(**values)
+        return attribute if wanted else template.format(**values)
     except (KeyError, IndexError, ValueError):
         raise BadInput(
             f"host_name {template!r}",

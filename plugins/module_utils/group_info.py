@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from . import git
 from .errors import BadInput, ConnectionLost, FlotillaError
-from .evaluation import FlakeSource, attribute_names, no_such_host
+from .evaluation import FlakeSource, attributes_beside, no_such_host
 from .flake_source import (
     NotCommitted,
     WorkTree,
@@ -297,7 +297,8 @@ def _look_at_hosts(repo: git.Repository, info: GroupInfo, timeout: float, own: M
         raise AssertionError
     with flake_source(repo, info.group, info.commit, own=own) as source:
         try:
-            info.hosts = attribute_names(repo.runner, source, timeout=timeout)
+            wanted = [member.attribute for member in info.group.members]
+            info.hosts = attributes_beside(repo.runner, source, wanted, timeout=timeout)
         except LockIncomplete:
             info.lock_state = LockState.MISSING if info.lock_state is LockState.NONE else LockState.UNLOCKED
             raise

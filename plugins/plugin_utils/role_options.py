@@ -21,7 +21,7 @@ from .values import plain
 _COLLECTION = Path(__file__).parents[2]
 _ROLES = _COLLECTION / "roles"
 #: What the inventory plugin gives for users to group by, and no role reads.
-_GIVEN = {"flotilla_platform", "flotilla_lock_age", "flotilla_host_name", "flotilla_fqdn"}
+_GIVEN = {"flotilla_platform", "flotilla_lock_age", "flotilla_host_name", "flotilla_fqdn", "flotilla_tags"}
 _NAME = re.compile(r"\bflotilla_\w+")
 
 
