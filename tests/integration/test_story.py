@@ -43,7 +43,7 @@ class Teller:
         """A playbook, as one types it."""
         book, *arguments = shlex.split(line)
         played = self.site.play(book, *arguments, check=check)
-        self.landed = time.monotonic() if played.ok else self.landed
+        self.landed = time.monotonic() if played.of("system_activate") else self.landed
         typed = " ".join([f"{book}.yml", *line.split(" ")[1:]])
         self.page.append(f"```\n$ ansible-playbook {typed}\n{shortened(played.command.stdout)}\n```\n")
         return played
@@ -72,6 +72,7 @@ def shortened(output: str) -> str:
             inside = False
         if inside:
             kept.append(line)
+    kept = kept or [f"  {line}" for line in re.findall(r"(?m)^ +- '?(.*?)'?$", text.partition(": Say what was found]")[2])]
     lines = "\n".join(["…", *kept] if kept else [f"[ERROR]: {error}" for error in errors[:1]])
     return re.sub(r"\n{3,}", "\n\n", lines).rstrip()
 
@@ -125,6 +126,10 @@ def test_a_bad_release_ends_at_the_canary(teller: Teller) -> None:
     assert not played.ok
     assert outcomes(played) == {"canary1": "rolled_back"}
     assert (teller.site.layout.home.head(), teller.site.running("canary")) == (head, system)
+    teller.tell("Whoever promotes from the canary now gets what it has proven, and that is what the early ring has already:")
+    played = teller.play("promote -e from=canary -e to=early")
+    assert outcomes(played) == {"early1": "unchanged"}
+    assert teller.site.pinned("early") == {"25.05.2"}
 
 
 def test_the_bad_one_is_not_promoted_and_a_board_is_away(teller: Teller) -> None:
