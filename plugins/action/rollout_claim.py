@@ -15,7 +15,7 @@ from ..module_utils.errors import BadInput, FlotillaError
 from ..module_utils.runner import Runner
 from ..module_utils.update_group import UpdateGroup
 from ..plugin_utils.action_base import FlotillaAction
-from ..plugin_utils.controller_run import is_over, this_run
+from ..plugin_utils.controller_run import can_tell, is_over, this_run
 from ..plugin_utils.group_options import GROUPS, groups_from_options
 from ..plugin_utils.result_file import write_result
 from ..plugin_utils.system_target import default_owner
@@ -46,7 +46,7 @@ class ActionModule(FlotillaAction):
         runner = self.builder()
         groups = groups_from_options(options["groups"])
         repositories = _repositories(runner, groups)
-        claims = Claims(runner, _claim(options, task_vars), is_over, options["take_over"])
+        claims = Claims(runner, _claim(options, task_vars), is_over, options["take_over"], can_tell)
         if options["state"] == "released":
             if not self.check_mode:
                 claims.give_back(repositories)
@@ -77,7 +77,7 @@ class ActionModule(FlotillaAction):
                     self.progress(f"{error.subject}: {error.what}; waiting up to {options['wait']} s for it")
                     told = error.what
             time.sleep(_PAUSE)
-            claims = Claims(claims.runner, _claim(options, task_vars), is_over, claims.take_over)
+            claims = Claims(claims.runner, _claim(options, task_vars), is_over, claims.take_over, can_tell)
 
 
 def _claim(options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Claim:

@@ -47,7 +47,7 @@ class ActionModule(FlotillaAction):
                 write_result(file, "refused", reason=str(error))
             raise
         if file and found["stages"]:
-            write_result(file, "running", found["rollout"])
+            write_result(file, "running", found["rollout"], check_mode=self.check_mode)
         return found
 
     def _scope(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:

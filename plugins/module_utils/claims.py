@@ -77,12 +77,15 @@ def link_of(repo: git.Repository, group: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims that one run takes. is_over: whether a run has ended for certain, by its word. take_over: whoever holds it."""
+    """The claims that one run takes. is_over: whether a run has ended for certain, by its word; can_tell: whether that can be
+    known at all. take_over: whoever holds it.
+    """
 
     runner: Runner
     claim: Claim
     is_over: Callable[[str], bool]
     take_over: bool = False
+    can_tell: Callable[[str], bool] = lambda _run: False
 
     def take(self, groups: Sequence[tuple[str, git.Repository]]) -> tuple[str, ...]:
         """Take the claims on all these groups, or on none; the groups whose claim this run had not before.
@@ -113,9 +116,12 @@ class Claims:
                 raise BadInput(group, f"{link} on {self.runner.name} cannot be made or read", "Look at it, and remove it.")
             if holder.run == self.claim.run:
                 return False
-            if not (self.take_over or holder.until < self.claim.since or self.is_over(holder.run)):
+            if not (self.take_over or self.is_over(holder.run) or self._has_lapsed(holder)):
                 raise Claimed(group, holder, link, self.runner.name)
         raise CommandFailed(group, f"the claim {link} kept changing hands", "Try again.")
+
+    def _has_lapsed(self, holder: Claim) -> bool:
+        return holder.until < self.claim.since and not self.can_tell(holder.run)
 
     def give_back(self, groups: Iterable[tuple[str, git.Repository]]) -> None:
         """Give up the claims of this run on the groups; others stay."""

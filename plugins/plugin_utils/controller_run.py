@@ -38,6 +38,12 @@ def is_over(token: str) -> bool:
     return began != 0 and now != began
 
 
+def can_tell(token: str) -> bool:
+    """Whether `is_over` knows of a run of this token that it goes on: it is on this machine, and not in another container."""
+    match = _TOKEN.fullmatch(token)
+    return match is not None and match["place"] == _place()
+
+
 def owner_of(who: str) -> str:
     """Who acts, with the run: `anna@desk (run TOKEN)`."""
     return f"{who} (run {this_run()})"

@@ -18,7 +18,7 @@ from ansible_collections.flotilla.nixos.plugins.plugin_utils.controller_run impo
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from integration.repositories import Repo
 from integration.test_rollout_ledger import repo as repo
-from integration.test_rollout_semantics import ALL, UPDATE, VENVS, Fleet
+from integration.test_rollout_semantics import ALL, ROOT, UPDATE, VENVS, Fleet
 from integration.test_rollout_semantics import fleet as fleet
 
 pytestmark = pytest.mark.parametrize("fleet", VENVS[:1], indirect=True)
@@ -163,3 +163,29 @@ def test_a_result_that_cannot_be_written_is_said_before_anything_is_done(fleet: 
     assert "flotilla_result_file '/nowhere/result.json': it cannot be written" in run.output
     assert run.calls == []
     assert held(repo) == []
+
+
+def test_what_the_other_run_landed_meanwhile_is_deployed(fleet: Fleet, repo: Repo) -> None:
+    """A repository by URL is fetched after the wait, not before."""
+    real = fleet.path / "ansible_collections/flotilla/nixos/plugins/action/flake_clone.py"
+    real.symlink_to(ROOT / "plugins/action/flake_clone.py")
+    inventory = fleet.path / "inventory"
+    inventory.write_text(inventory.read_text().replace(f"={repo.path}", f"=file://{repo.path}"))
+    clones = ("-e", f"flotilla_clones={fleet.path}/clones")
+    assert fleet.run(*ALL, *clones).status == 0
+    (clone,) = (fleet.path / "clones").glob("*.git")
+    mine, place = claims(this_run()), places(Repo(clone), "sbcs")
+    mine.take(place)
+    landed: list[str] = []
+
+    def land() -> None:
+        landed.append(repo.commit())
+        mine.give_back(place)
+
+    timer = threading.Timer(6, land)
+    timer.start()
+    run = fleet.run(*ALL, *clones, "-e", "flotilla_wait=50")
+    timer.join()
+    assert run.status == 0, run.output
+    (build,) = run.arguments("flake_build")
+    assert {group["commit"] for group in build["groups"]} == set(landed)

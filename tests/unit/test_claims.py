@@ -77,6 +77,13 @@ def test_a_claim_left_behind_is_taken_up(repo: Repository, holder: str, taker: C
     assert held(repo) == {"sbcs": "two"}
 
 
+def test_a_claim_of_a_run_that_is_known_to_go_on_does_not_lapse(repo: Repository) -> None:
+    claims("alive").take([("sbcs", repo)])
+    late = dataclasses.replace(claims("two", now=NOW + 3601), can_tell=lambda run: run == "alive")
+    with pytest.raises(Claimed):
+        late.take([("sbcs", repo)])
+
+
 def test_a_claim_is_read_as_it_was_written() -> None:
     claim = Claim("a-1-2", 1, 2, "anna@awx job 4711", "rollout 'x'")
     assert parse_claim(claim.to_text()) == claim
