@@ -142,7 +142,7 @@ def make_candidate(
     return candidate_with(runner, group, run, once_for_each(updated), allow_dirty=allow_dirty, on_line=on_line)
 
 
-Maker = Callable[[Locking, Lock | None], NewLock]
+Maker = Callable[[Locking, "Lock | None"], NewLock]
 
 
 def once_for_each(make: Maker) -> Maker:
