@@ -195,6 +195,10 @@ def test_a_restore_to_what_was_proven_and_to_a_commit(site: Site) -> None:
     site.play("update", "-l", "early", "-e", "flotilla_land=true")
     pins = site.lock("early^")
     assert site.lock("early") != pins
+    site.home.git("update-ref", "-d", "refs/flotilla/known-good/early")
+    before = site.home.git("for-each-ref")
+    site.play("restore", "-e", "group=early", "--check")
+    assert site.home.git("for-each-ref") == before, "the ledger says what is known-good, without its ref"
     played = site.play("restore", "-e", "group=early")
     assert outcomes(played) == {"early1": "unchanged"}, "it runs what it has proven still"
     assert site.lock("early") == pins
