@@ -87,4 +87,5 @@ options:
 """
 
     #: The same for a module that can do without.
-    OPTIONAL = DOCUMENTATION.replace("    required: true\n    suboptions", "    default: []\n    suboptions")
+    # Annotated, as ansible-test of ansible-core 2.21 takes a plain assignment for a literal.
+    OPTIONAL: str = DOCUMENTATION.replace("    required: true\n    suboptions", "    default: []\n    suboptions")
