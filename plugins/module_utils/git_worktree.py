@@ -167,6 +167,12 @@ def files_seen(repo: Repository, *patterns: str) -> tuple[str, ...]:
     return tuple(path for path in filter(None, listed.split("\0")) if path not in gone)
 
 
+def is_committed(repo: Repository, path: str) -> bool:
+    """Whether what a file has now is in the commit that is checked out, at its path or another."""
+    name = git(repo, "hash-object", "--", path).stdout.strip()
+    return bool(name) and f" {name}\t" in git(repo, "ls-tree", "-r", "HEAD").stdout
+
+
 def ignored(repo: Repository, paths: Sequence[str]) -> tuple[str, ...]:
     """Those of the paths that git ignores and does not track."""
     found = git(repo, "check-ignore", "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths)).stdout

@@ -26,7 +26,7 @@ from .flake_text import (
     to_paste,
     was_ours,
 )
-from .git_worktree import Changes, files_seen, kinds, moved_path, texts_of
+from .git_worktree import Changes, files_seen, is_committed, kinds, moved_path, texts_of
 from .nix import flake_ref
 from .runner import Runner
 from .update_group import checked_name, checked_path
@@ -440,11 +440,17 @@ def open_work_tree(runner: Runner, path: str) -> git.Repository:
 
 
 def require_clean(repo: git.Repository, changes: Changes, *, commit: bool) -> None:
-    """BadInput if files that change are in conflict; or, where they are committed, have changes of the user's in them."""
+    """BadInput if files that change are in conflict; if pins would go that git cannot give back; or, where files are committed,
+
+    if they have changes of the user's in them.
+    """
     touched = _with_old(changes)
     for file in git.dirty_files(repo, touched) if touched else ():
         if file.state == "conflicted":
             raise BadInput(repo.subject, f"{file.path} has a merge conflict in it", "Resolve it first.")
+        if file.path in changes.removed and file.path.endswith(".lock") and not is_committed(repo, file.path):
+            what = f"{file.path} has pins that no commit has, and would be removed"
+            raise BadInput(repo.subject, what, f"Commit it first, or remove it yourself: git rm -f {file.path}")
         mine = file.path in changes.texts and file.path.rpartition("/")[2] == "flake.nix"
         if commit and file.state == "changed" and not mine:
             what = f"{file.path} has uncommitted changes, which would get into the commit"

@@ -210,6 +210,25 @@ def test_a_group_goes_when_it_is_empty_or_forced(fleet_repo: Repo) -> None:
     assert not make(fleet_repo, wish("sbcs"), present=False).changed
 
 
+@pytest.mark.parametrize("state", ["changed", "staged", "untracked"])
+def test_a_group_does_not_go_with_pins_that_no_commit_has(fleet_repo: Repo, state: str) -> None:
+    path = "hosts/sbcs/flake.lock"
+    if state == "untracked":
+        fleet_repo.git("rm", "--quiet", "--cached", path)
+        fleet_repo.git("commit", "--quiet", "-m", "Forget the lock")
+    else:
+        fleet_repo.write(path, lock(fleet_repo, "sbcs").decode() + "\n")
+    if state == "staged":
+        fleet_repo.git("add", path)
+    said = refused(fleet_repo, wish("sbcs"), present=False, force=True)
+    assert said.endswith(
+        f"{path} has pins that no commit has, and would be removed. Commit it first, or remove it yourself: git rm -f {path}"
+    )
+    fleet_repo.commit()
+    assert make(fleet_repo, wish("sbcs"), present=False, force=True).changed
+    assert not (fleet_repo.path / path).exists()
+
+
 def test_other_inputs_change_only_the_pins_that_they_must(fleet_repo: Repo, source: upstream.Upstream) -> None:
     old = json.loads(lock(fleet_repo, "sbcs"))["nodes"]["nixpkgs"]
     inputs = {"nixpkgs": source.url(), "stable": source.url("nixos-25.05")}
