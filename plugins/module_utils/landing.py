@@ -146,9 +146,8 @@ class _Lander:
             pushed = self.push and not self.check
             merge = target not in (head, self.candidate)
             return Landing(self.branch, head, target, self.candidate, message, changed=True, merged=merge, pushed=pushed)
-        raise CommandFailed(
-            self.group.name, f"branch {self.branch} kept moving while the candidate was landing; it was kept", "Try again."
-        )
+        what = f"branch {self.branch} kept moving, or git was busy there, while the candidate was landing; it was kept"
+        raise CommandFailed(self.group.name, what + (f", and {self._arrived()}" if self.push else ""), "Try again.")
 
     def _require_clean(self, worktree: str, paths: Sequence[str]) -> None:
         for file in git.dirty_files(self.repo, paths, worktree=worktree, ignored=True):
@@ -169,12 +168,16 @@ class _Lander:
             return True
         if git.branch_head(self.repo, self.branch) != head or _busy(self.repo, result):
             return False
-        raise CommandFailed(
-            self.group.name,
-            f"branch {self.branch} could not be brought to the candidate in {worktree}: {result.stderr.strip()[-1000:]}",
-            "Clear what git names and accept the candidate again; it was kept.",
-            result=result,
-        )
+        what = f"branch {self.branch} could not be brought to the candidate in {worktree}: {result.stderr.strip()[-1000:]}"
+        fix = "Clear what git names and accept the candidate again; it was kept."
+        if self.push:
+            what += f"; {self._arrived()}"
+            fix = f"Clear what git names, and bring the branch to it, too: git -C {worktree} merge --ff-only {target}"
+        raise CommandFailed(self.group.name, what, fix, result=result)
+
+    def _arrived(self) -> str:
+        remote, ref = git.push_target(self.repo, self.branch)
+        return f"{remote} has it already, in {ref}"
 
     def _merged(self, head: str, commit: str) -> str:
         """A commit on top of a head that has what another one brings: itself, the head or the other if these do already."""

@@ -341,6 +341,29 @@ def test_pushing(fleet_repo: Fixture, tmp_path: Path) -> None:
     assert repo.git("status", "--porcelain") == ""
 
 
+def test_a_branch_that_cannot_follow_its_push_is_told_where_the_commit_is(fleet_repo: Fixture, tmp_path: Path) -> None:
+    repo, group = fleet_repo.repo, group_of(fleet_repo.repo)
+    remote = tmp_path / "remote.git"
+    sh("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(remote))
+    repo.git("remote", "add", "origin", str(remote))
+    repo.git("push", "--quiet", "origin", "main")
+    made, before = update(group), repo.git("rev-parse", "main")
+    # What status does not show, so that git alone sees it, and only when it writes.
+    text = (repo.path / group.lock).read_text()
+    repo.git("update-index", "--assume-unchanged", group.lock)
+    repo.write(group.lock, "mine")
+    with pytest.raises(CommandFailed, match="origin has it already, in refs/heads/main") as caught:
+        land(group, push=True)
+    assert sh("git", "-C", str(remote), "rev-parse", "main") == made.commit
+    assert (repo.git("rev-parse", "main"), (repo.path / group.lock).read_text()) == (before, "mine")
+    repo.write(group.lock, text)
+    repo.git("update-index", "--no-assume-unchanged", group.lock)
+    sh(*caught.value.hint.partition("to it, too: ")[2].rstrip(".").split())
+    assert repo.git("rev-parse", "main") == made.commit
+    land(group, push=True)
+    assert repo.git("for-each-ref", "refs/flotilla/candidate") == ""
+
+
 # Which inputs move
 
 
