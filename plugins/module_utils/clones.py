@@ -121,22 +121,24 @@ def refresh(
     fetch. token: a word that no other run has. CommandFailed if the remote does not answer: then the clone is as it was.
     """
     with held(runner, subject, f"{path}.busy", owner, patience=_PATIENCE):
+        back = _brought_back(runner, path, subject)
         state = _state(runner, path, subject)
         if state is not _State.WHOLE and offline:
             what = "there is no clone of" if state is _State.NONE else "there is but a damaged clone of"
             raise BadInput(subject, f"{what} {masked(url)}", "Run once without flotilla_offline.")
         if state is not _State.WHOLE:
             repo, there, warnings = _made(runner, url, path, subject, token, damaged=state is _State.DAMAGED)
-            return _Fetch(repo, there, _refs(repo), token, guarded).clone(created=True, warnings=warnings)
+            return _Fetch(repo, there, _refs(repo), token, guarded).clone(created=True, warnings=(*back, *warnings))
         repo = git.open_repository(runner, path, subject)
         _set_url(repo, url)
         if offline:
-            return Clone(repo, git.current_branch(repo), warnings=(f"{subject}: {masked(url)} was not fetched from.",))
+            said = f"{subject}: {masked(url)} was not fetched from."
+            return Clone(repo, git.current_branch(repo), warnings=(*back, said))
         before = _refs(repo)
         there = git_remote.listed(repo, ORIGIN, _patterns())
         if _wanted(there) != _kept(before):
             git_remote.fetch(repo, ORIGIN, _refspecs(there), prune=True)
-        return _Fetch(repo, there, before, token, guarded).clone()
+        return _Fetch(repo, there, before, token, guarded).clone(warnings=back)
 
 
 def _patterns() -> list[str]:
@@ -195,6 +197,23 @@ def _state(runner: Runner, path: str, subject: str) -> _State:
     return _State.DAMAGED if bad else _State.WHOLE
 
 
+#: Gives a clone that was put aside its place back, where no new one has got there. Prints where it was.
+_BRING_BACK = r"""
+[ ! -e "$1" ] || exit 0
+old=$(ls -1tcd -- "$1".damaged.* 2>/dev/null | head -n 1)
+[ -n "$old" ] || exit 0
+mv -- "$old" "$1"
+printf '%s' "$old"
+"""
+
+
+def _brought_back(runner: Runner, path: str, subject: str) -> tuple[str, ...]:
+    """Have the clone that a killed run was replacing in its place again: only it may have commits. What to say of it."""
+    done = runner.run(["sh", "-euc", _BRING_BACK, "sh", path])
+    old = checked(done, subject, f"the damaged clone of {path} cannot be moved back").stdout
+    return (f"{subject}: a run was killed while it replaced the clone {path}; {old} was moved back there.",) if old else ()
+
+
 def _made(
     runner: Runner, url: str, path: str, subject: str, token: str, *, damaged: bool
 ) -> tuple[git.Repository, Listed, tuple[str, ...]]:
@@ -235,7 +254,7 @@ mkdir -p refs objects
 git show-ref >/dev/null 2>&1 || rm -f packed-refs
 """
 
-#: Puts a new clone in the place of a damaged one.
+#: Puts a new clone in the place of a damaged one. Killed between the two, it leaves what _BRING_BACK looks for.
 _REPLACE = 'if [ -e "$2" ]; then mv -- "$2" "$3"; fi; mv -- "$1" "$2"'
 
 

@@ -242,6 +242,27 @@ def test_a_damaged_clone_is_made_anew_with_all_that_only_it_had(site: Site, dama
     assert (aside / "objects").exists()
 
 
+@pytest.mark.parametrize("damage", ["no HEAD", "garbage in the config", "an empty branch"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_clone_that_a_killed_run_put_aside_is_not_forgotten(site: Site, damage: str, *, offline: bool) -> None:
+    site.fetch()
+    ours = site.own_commit()
+    site.mine.git("update-ref", "refs/heads/field", ours)
+    site.mine.git("update-ref", "refs/flotilla/candidate/sbcs", ours)
+    DAMAGES[damage](site.path)
+    site.path.rename(f"{site.path}.damaged.{uuid.uuid4().hex}")
+    if offline:
+        with pytest.raises(BadInput, match="there is but a damaged clone"):
+            site.fetch(offline=True)
+    found = site.fetch()
+    assert any("was killed while it replaced the clone" in warning for warning in found.warnings) != offline
+    assert "was damaged, and was made anew" in found.warnings[0 if offline else 1]
+    assert site.mine.git("rev-parse", "refs/heads/field", "refs/flotilla/candidate/sbcs").split() == [ours, ours]
+    assert len([*site.path.parent.glob("*.damaged.*")]) == 1
+    again = site.fetch()
+    assert (again.created, [warning for warning in again.warnings if "field" not in warning]) == (False, [])
+
+
 def test_settings_that_were_lost_are_written_again(site: Site) -> None:
     site.fetch()
     empty(site.path / "config")
