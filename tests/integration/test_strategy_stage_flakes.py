@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 from integration import strategies
-from integration.strategies import Site
+from integration.strategies import Site, said
 from testbed import Fleet
+from testbed.example import Example
 from testbed.playbooks import Ansible
 
 
@@ -40,3 +41,17 @@ def test_a_restore_brings_earlier_pins_back(site: Site) -> None:
 
 def test_a_late_host_gets_what_its_group_has_proven(site: Site) -> None:
     strategies.catches_up(site, "prod", "prod2", "25.05.2")
+
+
+def test_an_input_that_the_wrapper_does_not_override_is_named(site: Site) -> None:
+    home, hardware = site.layout.home, Example(site.layout.home.path.parent / "nixos-hardware", site.source, site.layout.home.env)
+    home.replace("hosts/prod/flake.nix", '  inputs.main.inputs.nixos-hardware.follows = "nixos-hardware";\n', "")
+    home.run("nix", "flake", "lock", "./hosts/prod")
+    hardware.write("README", "It moves on.\n")
+    moved = hardware.commit("Move on")
+    home.run("nix", "flake", "update", "nixos-hardware", "--flake", ".")
+    home.commit("Forget to override an input, and update the main flake")
+    played = site.play("update", "-l", "prod", "-e", '{"flotilla_update_inputs": ["nixpkgs"]}', "--check")
+    assert "prod: the input main/nixos-hardware stays at " in said(played)
+    assert moved[:7] in said(played)
+    assert 'inputs.main.inputs.nixos-hardware.follows = "nixos-hardware"' in said(played)
