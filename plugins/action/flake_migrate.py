@@ -99,7 +99,7 @@ def _result(done: Migration) -> dict[str, Any]:
         "files": {path: _kind(before, after) for path, (before, after) in done.files.items()},
         "hosts": {
             proof.host: {
-                "group": proof.group,
+                "group": proof.group or None,
                 "same": proof.same,
                 "before": proof.before.drv,
                 "after": proof.after.drv if proof.after else None,

@@ -20,7 +20,7 @@ from .layout import SINGLE, Layout, LayoutGroup, recognise
 from .lockfile import Lock, difference, parse_lock
 from .locking import Locking
 from .memory import hosts_per_evaluator
-from .migration import Files, Target, Wish, is_there, lock_of, place, proposal, summary, targets
+from .migration import Files, Others, Target, Wish, is_there, lock_of, others, place, proposal, summary, targets
 from .migration_join import Join
 from .migration_locks import same_pins
 from .migration_proof import Look, Proof, explained, proofs, systems
@@ -48,7 +48,7 @@ class Means:
 class Migration:
     """What came of it. groups: as they are then. commit: the commit that was proven, None where nothing is to be done.
 
-    files: path → text before and after, None where there is none. proofs: of every host that is moved.
+    files: path → text before and after, None where there is none. proofs: of every host; without a group, if it is not moved.
     """
 
     layout: Layout
@@ -83,7 +83,7 @@ def migrate(runner: Runner, path: str, wish: Wish, means: Means) -> Migration:
         raise BadInput(repo.path, "its HEAD is detached, so there is no branch to land on", "Check a branch out.")
     git.require_identity(repo)
     with held(runner, path, f"{repo.git_dir}/flotilla/busy/layout", means.owner), scratch_dir(runner, path) as scratch:
-        done = _Mover(layout, wish.to, todo, means, scratch).moved()
+        done = _Mover(layout, wish.to, todo, means, scratch, others(layout, wish, todo)).moved()
         done.groups = [*there, *done.groups]
         if not means.check and done.allowed:
             _land(repo, layout, done, means.owner)
@@ -97,6 +97,7 @@ class _Mover:
     targets: Sequence[Target]
     means: Means
     scratch: str
+    others: Others
 
     @property
     def repo(self) -> git.Repository:
@@ -107,6 +108,8 @@ class _Mover:
         look = Look(hosts_per_evaluator(self.repo.runner), self.means.timeout, self.means.progress)
         before, errors = systems(self.repo, self._places_now(), look)
         for host, error in errors.items():
+            if host in self.others.attributes:
+                continue
             what = f"it does not evaluate as it is, so that nothing can be compared: {error.what}"
             raise BadInput(host, what, "Mend it, or leave it out of flotilla_groups.")
         best: Migration | None = None
@@ -137,7 +140,8 @@ class _Mover:
                 yield target, host, group, git.branch_head(self.repo, group.branch) if group.branch else self.layout.head.commit
 
     def _places_now(self) -> list[tuple[UpdateGroup, str]]:
-        return [(group, commit) for _target, _host, group, commit in self._sources()]
+        moved = [(group, commit) for _target, _host, group, commit in self._sources()]
+        return moved + [(group, self.layout.head.commit) for group in self.others.groups]
 
     def _locks(self, target: Target | None = None) -> dict[str, Lock]:
         """The lock of each host (of one group) now."""
@@ -239,14 +243,17 @@ class _Mover:
     def _tried(self, files: Files, before: Mapping[str, HostSystem], look: Look) -> Migration:
         texts = {path: text for path, text in files.texts.items() if text != self.layout.head.text(path)}
         self._require_clean(texts)
+        self._require_kept(texts, before)
         base = self.layout.head.commit
         commit = self._commit(base, texts, summary(self.to, self.targets))
         texts |= self._canonical(texts, commit)
         groups = self._groups_then()
         message = self._message(texts)
         commit = self._commit(base, texts, message)
-        after = systems(self.repo, [(part, commit) for group in groups for part in group.parts()], look)
+        kept = [group for group in self.others.groups if group.members[0].attribute in before]
+        after = systems(self.repo, [(part, commit) for group in (*groups, *kept) for part in group.parts()], look)
         of = {host: target.name for target in self.targets for host in target.attributes}
+        of |= {group.members[0].attribute: "" for group in kept}
         shown = {path: (self.layout.head.text(path), text) for path, text in sorted(texts.items())}
         proposals = [proposal(group, self.to) for group in groups]
         found = proofs(of, before, after)
@@ -296,9 +303,26 @@ class _Mover:
                 self.repo.path, f"files are in the way that are not committed: {names}", "Commit them, or move them away."
             )
 
+    def _require_kept(self, texts: Mapping[str, str | None], before: Mapping[str, HostSystem]) -> None:
+        """BadInput for hosts of no group that would be left without their flake or lock, or with pins that nothing compares."""
+        gone = {path for path, text in texts.items() if text is None}
+        lost = {
+            group.members[0].attribute: path
+            for group in self.others.groups
+            for path in (group.lock, inside(group.flake, "flake.nix"))
+            if path in gone or (path == group.lock and path in texts and group.members[0].attribute not in before)
+        }
+        if path := next((path for path in texts if path in self.others.locks), None):
+            lost |= dict.fromkeys(self.others.unplaced, path)
+        if lost:
+            files = ", ".join(dict.fromkeys(lost.values()))
+            what = f"{', '.join(lost)} would lose the files that they may be made with ({files}), and no group that is moved"
+            what += " has these hosts"
+            raise BadInput(self.repo.path, what, "Name them in flotilla_groups, too.")
+
     def _explained(self, done: Migration) -> list[Proof]:
-        refs = {host: (group, commit) for _target, host, group, commit in self._sources()}
-        after = {member.attribute: group for group in self._groups_then() for member in group.members}
+        refs = {group.members[0].attribute: (group, commit) for group, commit in self._places_now()}
+        after = {member.attribute: group for group in (*self._groups_then(), *self.others.groups) for member in group.members}
         known: dict[str, Mapping[str, str]] = {}
         found, count = [], 0
         for proof in done.proofs:
@@ -356,5 +380,9 @@ def failure_of(done: Migration) -> FlotillaError | None:
     why = " ".join(f"{proof.host}: {proof.why}." for proof in done.differing if proof.why)
     only = all(proof.only_commit for proof in done.differing)
     fix = "Allow that with flotilla_allow_revision=true." if only else "Mend that, or move these hosts by hand."
+    if outside := [proof.host for proof in done.differing if not proof.group]:
+        what = "is in no group that is" if len(outside) == 1 else "are in no group that is"
+        why = f"{why.rstrip('.')}{'. ' if why else ''}{', '.join(outside)} {what} moved."
+        fix = fix if only else "Name them in flotilla_groups, too, or update all to the same pins first."
     what = f"{hosts} would not be the same afterwards, so nothing was landed. {why}".rstrip(".")
     return BadInput(done.layout.repo.path, what, fix)

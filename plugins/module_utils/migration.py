@@ -198,6 +198,45 @@ def lock_of(source: Source, host: str) -> UpdateGroup:
     return source.group.with_lock(source.group.lock_of(member), [member])
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The hosts of the repository that are not moved. groups: each of them alone, with the lock that it has.
+
+    unplaced: those of which nothing says their lock; locks: those that may be theirs.
+    """
+
+    groups: tuple[UpdateGroup, ...] = ()
+    unplaced: tuple[str, ...] = ()
+    locks: frozenset[str] = frozenset()
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset(member.attribute for group in self.groups for member in group.members)
+
+
+def others(layout: Layout, wish: Wish, moved: Sequence[Target]) -> Others:
+    """Who else has something to lose on the branch that is checked out."""
+    known = _sources(layout, _with_known_places(layout, wish))
+    recognised = _sources(layout, Wish(wish.to))
+    sources = [source for source in (*known, *recognised) if source.group.flake in layout.flakes]
+    seen = {host for target in moved for host in target.attributes}
+    found: list[UpdateGroup] = []
+    unplaced = []
+    for flake in layout.flakes.values():
+        for host in (host for host in flake.hosts or () if host not in seen):
+            seen.add(host)
+            having = next((source for source in sources if host in (source.hosts or ())), None)
+            if having is None:
+                unplaced.append(host)
+            lock = inside(flake.directory, "flake.lock")
+            alone = UpdateGroup(host, layout.repo.path, None, flake.directory, lock, None, (Member(host, host),))
+            found.append(lock_of(having, host) if having else alone)
+    here = (None, layout.head.branch)
+    locks = {source.group.lock for source in sources if source.hosts is None and source.group.branch in here}
+    return Others(tuple(group for group in found if group.branch in here), tuple(unplaced), frozenset(locks))
+
+
 def summary(to: str, found: Sequence[Target]) -> str:
     """The first line of the commit's message."""
     names = ", ".join(target.name for target in found)

@@ -37,7 +37,8 @@ options:
   hosts:
     description:
       - The groups to make, each with a list of the attributes (or shell patterns of them) of its hosts.
-      - Hosts that are named in none stay where they are. Without it, the groups that there are.
+      - Hosts that are named in none stay where they are. They, too, have to be the same afterwards, and to keep their flake and
+        lock. Without it, the groups that there are.
     type: dict
     default: {}
   allow_revision:
@@ -114,8 +115,8 @@ files:
   type: dict
 hosts:
   description:
-    - Every host that is moved, by attribute, with its C(group), whether its system is the C(same), the derivations C(before) and
-      C(after) (null if it does not evaluate), and C(why) it differs.
+    - Every host of the repository, by attribute, with its C(group) (null if it is not moved), whether its system is the C(same),
+      the derivations C(before) and C(after) (null if it does not evaluate), and C(why) it differs.
   returned: always
   type: dict
 variables:

@@ -315,6 +315,75 @@ def test_flakes_of_groups_with_the_same_pins_become_one_and_others_are_refused(m
     assert info(path)["strategy"] == "single"
 
 
+# -- hosts that are in no group -------------------------------------------------------------------------------------------
+
+
+def test_a_host_of_no_group_does_not_get_other_pins_with_the_one_lock(made: Fixture) -> None:
+    single(made)
+    assert migrate(made.repo.path, "host_locks", hosts={"sbcs": ["pi-*"]})["landed"]
+    path = made.repo.path
+    assert sorted(file.name for file in (path / "locks").iterdir()) == ["pi-1.lock", "pi-2.lock"]
+    made.nix_lock(".", "update")
+    made.repo.commit()
+    state = made.repo.state()
+    result = migrate(path, "single", hosts={"sbcs": ["pi-*"]})
+    assert result["failed"], result
+    assert "web would not be the same afterwards, so nothing was landed" in result["msg"]
+    assert "web is in no group that is moved. Name them in flotilla_groups" in result["msg"]
+    assert (result["hosts"]["web"]["group"], result["hosts"]["web"]["same"]) == (None, False)
+    assert made.repo.state() == state
+
+
+def test_a_host_of_no_group_keeps_its_own_lock_when_the_others_get_one(made: Fixture) -> None:
+    single(made)
+    path = made.repo.path
+    assert migrate(path, "host_locks", hosts=GROUPS)["landed"]
+    before = pin(path, "locks/web.lock")
+    made.nix_lock(".", "update")
+    made.repo.commit()
+    result = migrate(path, "single", hosts={"sbcs": ["pi-*"]})
+    assert result["landed"], result
+    assert result["hosts"]["web"]["same"] is True
+    assert (pin(path, "locks/web.lock"), (path / "locks/pi-1.lock").exists()) == (before, False)
+
+
+def test_a_host_of_no_group_does_not_lose_the_lock_that_it_shares(made: Fixture) -> None:
+    single(made)
+    path = made.repo.path
+    made.repo.write("locks/sbcs.lock", (path / "flake.lock").read_text())
+    made.nix_lock(".", "update")
+    made.repo.commit()
+    state = made.repo.state()
+    result = migrate(path, "host_locks", hosts={"sbcs": ["pi-1"]})
+    assert result["landed"], result
+    made.repo.git("reset", "--quiet", "--hard", "HEAD^")
+    assert made.repo.state() == state
+    result = migrate(path, "single", hosts={"sbcs": ["pi-1"]})
+    assert result["failed"], result
+    assert "pi-2, web would lose the files that they may be made with (locks/sbcs.lock)" in result["msg"]
+    assert "Name them in flotilla_groups, too." in result["msg"]
+    assert made.repo.state() == state
+
+
+def test_hosts_of_no_group_do_not_lose_their_flake_when_flakes_are_joined(made: Fixture) -> None:
+    single(made)
+    path = made.repo.path
+    assert migrate(path, "group_flakes", hosts=GROUPS)["landed"]
+    state = made.repo.state()
+    result = migrate(path, "host_locks", hosts={"sbcs": ["pi-1"], "servers": ["web"]})
+    assert result["failed"], result
+    assert "pi-2 would lose the files that they may be made with (hosts/sbcs/flake" in result["msg"]
+    assert "Name them in flotilla_groups, too." in result["msg"]
+    assert made.repo.state() == state
+    assert migrate(path, "host_locks", hosts=GROUPS)["landed"]
+
+
+def test_a_broken_host_of_no_group_is_in_nobodys_way(made: Fixture) -> None:
+    single(made)
+    _broken_host(made)
+    assert migrate(made.repo.path, "group_flakes", hosts={"sbcs": ["pi-*"]})["landed"]
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------------
 
 
