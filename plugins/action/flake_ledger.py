@@ -26,6 +26,7 @@ from ..module_utils.outcome import Outcome
 from ..module_utils.runner import Runner
 from ..module_utils.update_group import UpdateGroup
 from ..plugin_utils.action_base import FlotillaAction
+from ..plugin_utils.fleet import members
 from ..plugin_utils.group_options import GROUPS, groups_from_options
 from ..plugin_utils.ledger_results import NOTHING, standing_result
 from ..plugin_utils.values import plain
@@ -87,6 +88,8 @@ class ActionModule(FlotillaAction):
         occasion = _occasion(options, task_vars, int(time.time()))
         begun = options["state"] == "begun"
         reports = {} if options["state"] == "settled" else _reports(groups, options["rollouts"] or [], occasion, begun=begun)
+        whole = members(plain(task_vars["groups"]["all"]), task_vars["hostvars"]) if reports else {}
+        reports = {name: replace(report, members=whole.get(name)) for name, report in reports.items()}
         self.phase = "ledger"
         results: dict[str, dict[str, Any]] = {}
         errors: list[FlotillaError] = []

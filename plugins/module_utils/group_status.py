@@ -12,11 +12,12 @@ from .holds import parse_holds
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One update group. known_good, soaking, last, deferred: as flake_ledger gives them, the last rollout without its hosts."""
+    """One update group. known_good, soaking, growing, last, deferred: as flake_ledger gives them, the last rollout without its hosts."""
 
     group: str
     known_good: Mapping[str, Any] | None
     soaking: Mapping[str, Any] | None
+    growing: Mapping[str, Any] | None
     last: Mapping[str, Any] | None
     deferred: Sequence[Mapping[str, Any]]
     holds: Sequence[Mapping[str, Any]]
@@ -35,6 +36,7 @@ def group_status(group: Mapping[str, Any], ledger: Mapping[str, Any], now: float
         group["name"],
         ledger.get("known_good"),
         ledger.get("soaking"),
+        ledger.get("growing"),
         last and {key: last[key] for key in _TOLD if key in last},
         list(ledger.get("deferred") or []),
         [
@@ -54,6 +56,9 @@ def _lines(group: GroupStatus) -> list[str]:
     lines = [f"  {group.group}: known-good {_commit(group.known_good, 'proven')}"]
     if group.soaking:
         lines.append(f"    soaking: {_commit(group.soaking, 'proven')}, known-good from {minute(group.soaking['since'])}")
+    if part := group.growing:
+        missing = ", ".join(part["missing"])
+        lines.append(f"    partly rolled out: {part['commit'][:12]} runs on {', '.join(part['systems'])}, not yet on {missing}")
     if group.last:
         lines.append(f"    last rollout: {_rollout(group.last)}")
     for late in group.deferred:

@@ -66,7 +66,7 @@ class Rollout:
 
     pins: input → url, rev and such. by: who and from where. reason: why it stopped. soak: how long the group had to run well
     before its commit counts as known-good. landed: the branch's head after landing. forced: the reason that was given for
-    going against a refusal.
+    going against a refusal. members: all hosts that the inventory had in the group; None if that was not recorded.
     """
 
     id: str
@@ -85,6 +85,7 @@ class Rollout:
     reason: str = ""
     soak: int = 0
     forced: str = ""
+    members: frozenset[str] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -165,6 +166,7 @@ def as_dict(rollout: Rollout) -> dict[str, Any]:
         "started": iso(rollout.started),
         "ended": iso(rollout.ended),
         "soak": rollout.soak,
+        **({"members": sorted(rollout.members)} if rollout.members is not None else {}),
     }
 
 
@@ -191,6 +193,7 @@ def parse_line(line: str) -> Rollout | None:
             reason=_text(value["reason"]),
             soak=int(value["soak"]),
             forced=_text(value.get("forced", "")),
+            members=frozenset(map(_text, value["members"])) if "members" in value else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
@@ -258,22 +261,90 @@ class Proof:
 def proofs(rollouts: Iterable[Rollout], group: str) -> list[Proof]:
     """The group's stretches, in order.
 
-    A stretch begins with a rollout that proves its commit. It ends when a rollout of that commit has a host fail, and when one of
+    A stretch begins with a rollout that proves its commit, once no host of the group is known to run something else: rollouts
+    of parts of the group add up. It ends when a rollout of that commit has a host fail, and when one of
     another commit moves a host. What fails elsewhere and leaves the hosts where they were does not count against it. Where a
     new commit has the very systems that the hosts run, their stretch goes on under its name: the soak is theirs.
     """
+    return _history(rollouts, group)[0]
+
+
+def _history(rollouts: Iterable[Rollout], group: str) -> tuple[list[Proof], _Seen]:
     done: list[Proof] = []
     now: Proof | None = None
-    for line in in_order(rollouts, group):
+    seen = _Seen(group)
+    for line in in_order(rollouts):
+        seen.follow(line)
+        if line.group != group:
+            continue
         if now is not None and not _ends(now, line):
-            now = _after(now, line)
+            now = _after(now, line, seen)
             continue
         if now is not None:
             done.append(replace(now, ended=max(now.proven, line.started)))
             now = None
-        if line.proves:
-            now = Proof(group, line.commit, line.ended, line.soak, line.running)
-    return [*done, now] if now is not None else done
+        if line.proves and not seen.elsewhere(line.commit):
+            now = Proof(group, line.commit, line.ended, line.soak, seen.at(line.commit))
+    return [*done, now] if now is not None else done, seen
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a host of the group runs: a system, and the commits that are known to have it. Nothing known: it was left somewhere."""
+
+    system: str | None = None
+    commits: tuple[str, ...] = ()
+
+
+class _Seen:
+    """What the lines say of each host of a group, one line after the other."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._hosts: dict[str, _State] = {}
+        self._members: frozenset[str] | None = None
+
+    def follow(self, line: Rollout) -> None:
+        """Take note of a line, of whatever group: hosts move."""
+        if line.group == self._group:
+            self._members = self._members if line.members is None else line.members
+        for name, host in line.hosts.items():
+            before = self._hosts.pop(name, None)
+            moved = line.group != self._group and host.result in (*_RUNS, Outcome.STAGED) and line.goal in _LASTING
+            after = self._after(before, host, line) if line.group == self._group else None if moved else before
+            if after is not None:
+                self._hosts[name] = after
+
+    @staticmethod
+    def _after(before: _State | None, host: HostRecord, line: Rollout) -> _State | None:
+        if host.result is Outcome.DEFERRED:
+            return None
+        if host.result in _RUNS:
+            known = before.commits if before is not None and before.system == host.system else ()
+            lasts = line.source is not Source.WORKTREE and line.goal in _LASTING
+            return _State(host.system, tuple(dict.fromkeys((*known, line.commit))) if lasts else known)
+        if line.outcome is Ending.NOT_STARTED:
+            return before
+        if host.result in (Outcome.FAILED, Outcome.PLANNED) or line.outcome is Ending.ROLLED_BACK:
+            return _State()
+        if host.result is Outcome.ROLLED_BACK and before is not None:
+            return replace(before, commits=tuple(commit for commit in before.commits if commit != line.commit))
+        return before or _State()
+
+    def at(self, commit: str) -> dict[str, str | None]:
+        """The hosts that run a commit, and their systems."""
+        return {name: state.system for name, state in self._counting() if commit in state.commits}
+
+    def elsewhere(self, commit: str) -> dict[str, str | None]:
+        """The hosts that run something else, and the commit of that, if it is known."""
+        return {name: next(reversed(s.commits), None) for name, s in self._counting() if commit not in s.commits}
+
+    def has_left(self, name: str) -> bool:
+        """True if the inventory no longer has the host in the group."""
+        return self._members is not None and name not in self._members
+
+    def _counting(self) -> Iterable[tuple[str, _State]]:
+        return [(name, state) for name, state in sorted(self._hosts.items()) if not self.has_left(name)]
 
 
 def _ends(proof: Proof, line: Rollout) -> bool:
@@ -289,15 +360,17 @@ def _ends(proof: Proof, line: Rollout) -> bool:
     return line.any(Outcome.FAILED, Outcome.ROLLED_BACK) and line.outcome is not Ending.NOT_STARTED
 
 
-def _after(proof: Proof, line: Rollout) -> Proof:
+def _after(proof: Proof, line: Rollout, seen: _Seen) -> Proof:
     """The same stretch after another rollout. Its soak counts, unless the one before is over."""
     if not line.proves:
         return proof
     soak = proof.soak if proof.good_from <= line.ended else line.soak
     if line.deployed(proof.commit):
         return replace(proof, soak=soak, systems={**proof.systems, **line.running})
-    if line.source is not Source.KNOWN_GOOD and proof.systems.items() <= line.running.items():
-        return replace(proof, commit=line.commit, soak=soak, systems=line.running)
+    shown = seen.at(line.commit)
+    wanted = {name: system for name, system in proof.systems.items() if not seen.has_left(name)}
+    if line.source is not Source.KNOWN_GOOD and wanted.items() <= shown.items():
+        return replace(proof, commit=line.commit, soak=soak, systems=shown)
     # It has shown too little of the group to take the place of a commit that has shown more, or is one of before.
     return proof
 
@@ -312,6 +385,26 @@ def soaking(rollouts: Iterable[Rollout], group: str, now: int) -> Proof | None:
     """What the group runs well, but not for long enough yet."""
     last = next(reversed(proofs(rollouts, group)), None)
     return last if last is not None and last.ended is None and last.good_from > now else None
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """A commit that a part of the group runs well. systems: of that part. missing: the others, and the commit that they run."""
+
+    commit: str
+    systems: Mapping[str, str | None]
+    missing: Mapping[str, str | None]
+
+
+def growing(rollouts: Iterable[Rollout], group: str) -> Growing | None:
+    """What the group's last good rollout has brought to some of its hosts, while others run something else."""
+    rollouts = list(rollouts)
+    found, seen = _history(rollouts, group)
+    last = next((line for line in reversed(in_order(rollouts, group)) if line.proves), None)
+    if last is None or (found and found[-1].ended is None):
+        return None
+    systems, missing = seen.at(last.commit), seen.elsewhere(last.commit)
+    return Growing(last.commit, systems, missing) if systems and missing else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ from .git_notes import Note, notes, rewrite
 from .ledger import (
     Deferral,
     Ending,
+    Growing,
     HostRecord,
     Proof,
     Rollout,
     Source,
     deferred,
     ending,
+    growing,
     in_order,
     is_news,
     known_good,
@@ -36,7 +38,7 @@ class Report:
     """What is to be recorded of one group. commit None: the head of its branch, where not even that came out.
 
     touched: whether any host was. halted: whether the gate stopped the group. outcome: where it does not follow from these and
-    the hosts.
+    the hosts. members: see Rollout.
     """
 
     group: UpdateGroup
@@ -50,6 +52,7 @@ class Report:
     branch: str | None = None
     landed: str | None = None
     outcome: Ending | None = None
+    members: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Standing:
 
     known_good: Proof | None
     soaking: Proof | None
+    growing: Growing | None
     deferred: Sequence[Deferral]
     ref: str | None
     rollouts: Sequence[Rollout]
@@ -89,6 +93,7 @@ def standing(repo: git.Repository, group: UpdateGroup, rollouts: Sequence[Rollou
     return Standing(
         known_good(rollouts, group.name, now),
         soaking(rollouts, group.name, now),
+        growing(rollouts, group.name),
         deferred(rollouts, group.name),
         git.commit_of(repo, known_good_ref(group)),
         [rollout for rollout in rollouts if rollout.group == group.name],
@@ -137,6 +142,7 @@ def as_rollout(repo: git.Repository, report: Report, occasion: Occasion) -> Roll
         reason=report.reason,
         soak=report.soak,
         forced=occasion.forced,
+        members=report.members,
     )
 
 

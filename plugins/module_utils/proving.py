@@ -39,10 +39,27 @@ def proven(standing: Mapping[str, Any], seen: Mapping[str, Seen], now: int) -> P
         what = f"commit {soaks['commit'][:12]} soaks until {soaks['since']} ({left} left)"
         return Proven(soaks["commit"], (what, *_unwell(soaks["systems"], seen)), "Wait until then.")
     good = standing.get("known_good")
+    if part := standing.get("growing"):
+        others = {name: system for name, system in good["systems"].items() if name not in part["systems"]} if good else {}
+        against = (_mixed(part), *(_unwell(others, seen) if others else ()))
+        hint = "Roll it out to all hosts of the group, or bring those that have it back."
+        return Proven(good and good["commit"], against, hint)
     if good is None:
         return Proven(None, (_nothing(standing),), "Roll it out first, to every host that is there.")
     against = _unwell(good["systems"], seen)
     return Proven(good["commit"], against, "Mend them, or bring them back with a rollout." if against else "")
+
+
+def _mixed(part: Mapping[str, Any]) -> str:
+    """That some hosts run one commit and others another, naming each."""
+    found: dict[str | None, list[str]] = {part["commit"]: list(part["systems"])}
+    for name, commit in part["missing"].items():
+        found.setdefault(commit, []).append(name)
+    runs = [
+        f"{', '.join(names)} {'run' if len(names) > 1 else 'runs'} {f'commit {commit[:12]}' if commit else 'nobody knows what'}"
+        for commit, names in found.items()
+    ]
+    return f"its hosts run different commits: {'; '.join(runs)}"
 
 
 def _nothing(standing: Mapping[str, Any]) -> str:

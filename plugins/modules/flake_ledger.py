@@ -24,7 +24,9 @@ description:
     and a host that was brought back on demand. Late hosts that get what is known-good do not disturb the soak of the others.
   - Where a new commit has the very systems that the hosts run, the soak goes on under its name. Later failures of a commit whose
     soak is over do not take it back.
-  - Hosts that a limit (C(-l)) left out do not count, as those that were not reached do not.
+  - Rollouts of parts of a group (C(-l)) add up. Their commit is proven, and its soak begins, when the last host that the ledger
+    knows to run something else has come to it. Hosts that were not reached when they were last wanted do not count, nor those
+    that have moved to another group, or that the inventory no longer had in the group when it was last rolled out.
   - Work trees with changes that no commit has, and the goals V(test) and V(dry-activate), prove nothing.
   - Needs git 2.38 or newer on the builder. Where git has no identity (C(user.name) and C(user.email)), the notes are written
     in the name of C(flotilla). No Python is needed there.
@@ -250,6 +252,12 @@ groups:
     soaking:
       description: What the group runs well, but not for long enough yet, like C(known_good). Its C(since) is to come.
       type: dict
+    growing:
+      description:
+        - What the last good rollout has brought to some hosts of the group, while others are known to run something else; null
+          if there is no such commit. C(commit), the C(systems) of these hosts, and the C(missing) hosts with the commit that they
+          run (null if nobody knows).
+      type: dict
     deferred:
       description:
         - The hosts that were not there in a rollout of the group, and that no rollout has brought up to date since.
@@ -322,6 +330,11 @@ groups:
         soak:
           description: The group's soak in this rollout, in seconds.
           type: int
+        members:
+          description: All hosts that the inventory had in the group then.
+          returned: when the inventory had the group
+          type: list
+          elements: str
         forced:
           description: The reason that was given for going against a refusal.
           returned: if there was one

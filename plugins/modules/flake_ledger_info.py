@@ -86,6 +86,12 @@ groups:
     soaking:
       description: What the group runs well, but not for long enough yet, like C(known_good). Its C(since) is to come.
       type: dict
+    growing:
+      description:
+        - What the last good rollout has brought to some hosts of the group, while others are known to run something else; null
+          if there is no such commit. C(commit), the C(systems) of these hosts, and the C(missing) hosts with the commit that they
+          run (null if nobody knows).
+      type: dict
     deferred:
       description:
         - The hosts that were not there in a rollout of the group, and that no rollout has brought up to date since.
@@ -175,6 +181,11 @@ groups:
         soak:
           description: The group's soak in this rollout, in seconds.
           type: int
+        members:
+          description: All hosts that the inventory had in the group then.
+          returned: when the inventory had the group
+          type: list
+          elements: str
         forced:
           description: The reason that was given for going against a refusal.
           returned: if there was one

@@ -105,6 +105,9 @@ groups:
     soaking:
       description: What it runs well, but not for long enough yet; null if nothing.
       type: dict
+    growing:
+      description: What only a part of it runs, as RV(flotilla.nixos.flake_ledger#module:groups) has it; null if nothing.
+      type: dict
     last:
       description: Its last rollout, without its hosts; null if there is none.
       type: dict

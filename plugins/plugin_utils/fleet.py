@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -75,6 +76,16 @@ def other_groups(
         except BadInput:
             continue
     return list(found.values())
+
+
+def members(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+    """The hosts of each update group, by name. Hosts without a group are passed over."""
+    found: dict[str, frozenset[str]] = {}
+    for host in map(str, hosts):
+        with contextlib.suppress(BadInput):
+            name = group_of(host, hostvars[host])
+            found[name] = found.get(name, frozenset()) | {host}
+    return found
 
 
 def group_of(host: str, variables: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.ledger import Deferral, Proof, as_dict, iso, last_rollouts
+from ..module_utils.ledger import Deferral, Growing, Proof, as_dict, iso, last_rollouts
 from ..module_utils.ledger_record import Standing
 from ..module_utils.update_group import UpdateGroup
 
@@ -17,6 +17,7 @@ NOTHING: Mapping[str, Any] = {
     "known_good": None,
     "known_good_ref": None,
     "soaking": None,
+    "growing": None,
     "deferred": [],
     "rollouts": [],
 }
@@ -28,6 +29,7 @@ def standing_result(group: UpdateGroup, standing: Standing, *, last: int) -> dic
         "known_good": standing.known_good and _proof(standing.known_good),
         "known_good_ref": standing.ref,
         "soaking": standing.soaking and _proof(standing.soaking),
+        "growing": standing.growing and _growing(standing.growing),
         "deferred": [_deferral(late) for late in standing.deferred],
         "rollouts": [as_dict(rollout) for rollout in last_rollouts(standing.rollouts, group.name, last)],
     }
@@ -41,6 +43,10 @@ def _proof(proof: Proof) -> dict[str, Any]:
         "soak": proof.soak,
         "systems": dict(proof.systems),
     }
+
+
+def _growing(growing: Growing) -> dict[str, Any]:
+    return {"commit": growing.commit, "systems": dict(growing.systems), "missing": dict(growing.missing)}
 
 
 def _deferral(late: Deferral) -> dict[str, Any]:

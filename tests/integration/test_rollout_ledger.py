@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils import git
-from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import Rollout, deferred, in_order, iso, soaking
+from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import Rollout, deferred, growing, in_order, iso, soaking
 from ansible_collections.flotilla.nixos.plugins.module_utils.ledger_record import read
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.runners import LocalRunner
 from integration.repositories import Repo, new_repo, sh
@@ -71,6 +72,25 @@ def test_every_rollout_leaves_its_line(fleet: Fleet, repo: Repo) -> None:
     assert roll(fleet, repo, "-l", "pi-4").status == 0
     assert len(lines(repo)) == 3
     assert deferred(lines(repo), "sbcs") == []
+
+
+def test_a_part_of_a_group_proves_nothing_for_all(fleet: Fleet, repo: Repo) -> None:
+    assert roll(fleet, repo, *ALL).status == 0
+    first = repo.git("rev-parse", KNOWN_GOOD[0])
+    second = repo.commit()
+    assert roll(fleet, repo, "-l", "pi-1").status == 0
+    assert (last(repo).outcome, last(repo).members) == ("complete", {"pi-1", "pi-2", "pi-3", "pi-4"})
+    assert repo.git("rev-parse", KNOWN_GOOD[0]) == first
+    part = growing(lines(repo), "sbcs")
+    assert part is not None
+    assert (part.commit, set(part.systems), set(part.missing)) == (second, {"pi-1"}, {"pi-2", "pi-3", "pi-4"})
+    assert roll(fleet, repo, "-l", "pi-2,pi-3").status == 0
+    assert repo.git("rev-parse", KNOWN_GOOD[0]) == first
+    # The last one has left the inventory since.
+    inventory = fleet.path / "inventory"
+    inventory.write_text(re.sub(r"(?m)^pi-4\b.*\n", "", inventory.read_text()))
+    assert roll(fleet, repo, "-l", "pi-2").status == 0
+    assert repo.git("rev-parse", KNOWN_GOOD[0]) == second
 
 
 def test_a_bad_rollout_is_recorded_and_proves_nothing(fleet: Fleet, repo: Repo) -> None:

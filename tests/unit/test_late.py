@@ -183,6 +183,10 @@ def test_what_status_says_of_a_group() -> None:
         "    held: the whole group until 2026-11-01: the fair",
         "",
     ]
+    part = {"commit": NEW, "systems": {"pi-1": "/new"}, "missing": {"pi-2": GOOD}}
+    assert group_lines([group_status(SBCS, standing(growing=part), 0)])[1] == (
+        "    partly rolled out: bbbbbbbbbbbb runs on pi-1, not yet on pi-2"
+    )
     later = group_status(SBCS | {"holds": holds[1:]}, {}, 1795219200)
     assert group_lines([later]) == [
         "  sbcs: known-good none yet",

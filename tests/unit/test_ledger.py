@@ -20,6 +20,7 @@ from ansible_collections.flotilla.nixos.plugins.module_utils.ledger import (
     Source,
     deferred,
     ending,
+    growing,
     in_order,
     is_news,
     known_good,
@@ -273,6 +274,152 @@ def test_the_systems_of_known_good() -> None:
     assert proof == Proof("sbcs", "A", 100, 0, {"pi-1": "/nix/store/A-pi-1", "pi-2": "/nix/store/A-pi-2"})
 
 
+C0, C1 = {"c0": "updated"}, {"c1": "updated"}
+RING = {"c0": "updated", "c1": "updated", "c2": "updated"}
+ALL_A = rollout(100, "A", RING)
+
+
+@pytest.mark.parametrize(
+    ("lines", "good", "proven", "missing"),
+    [
+        pytest.param([ALL_A, rollout(200, "B", C0)], "A", 100, {"c1": "A", "c2": "A"}, id="one of three"),
+        pytest.param([ALL_A, rollout(200, "B", C0), rollout(300, "B", C1)], "A", 100, {"c2": "A"}, id="two of three"),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0), rollout(300, "B", C1), rollout(400, "B", {"c2": "updated"})],
+            "B",
+            400,
+            None,
+            id="one after the other",
+        ),
+        pytest.param([ALL_A, rollout(200, "B", C0), rollout(300, "B", C0)], "A", 100, {"c1": "A", "c2": "A"}, id="one, again"),
+        pytest.param([ALL_A, rollout(200, "B", C0), rollout(300, "B", RING)], "B", 300, None, id="one, then all"),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0), rollout(300, "A", C0)], "A", 300, None, id="brought back, so that all run A again"
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0), rollout(300, "B", {"c0": "unchanged", "c1": "updated", "c2": "deferred"})],
+            "B",
+            300,
+            None,
+            id="the last one was not there",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", RING | {"c2": "rolled_back"}), rollout(300, "B", C0)],
+            "A",
+            100,
+            {"c2": "A"},
+            id="the one that was rolled back is left out",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", RING | {"c2": "rolled_back"}), rollout(300, "B", {"c2": "updated"})],
+            "B",
+            300,
+            None,
+            id="the one that was rolled back has come to it",
+        ),
+        pytest.param(
+            [rollout(200, "B", RING | {"c2": "held"}), rollout(300, "B", C0)],
+            None,
+            None,
+            {"c2": None},
+            id="one was held from the start",
+        ),
+        pytest.param(
+            [
+                ALL_A,
+                rollout(200, "B", {"c0": "failed", "c1": "failed", "c2": "failed"}, touched=False),
+                rollout(300, "B", C0 | C1),
+            ],
+            "A",
+            100,
+            {"c2": "A"},
+            id="what failed before hosts were touched left them where they were",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "S", {"c1": "updated", "c2": "updated"}, group="servers"), rollout(300, "B", C0)],
+            "B",
+            300,
+            None,
+            id="the others have moved to another group",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "S", {"c1": "updated", "c2": "failed"}, group="servers"), rollout(300, "B", C0)],
+            "A",
+            100,
+            {"c2": "A"},
+            id="only one has arrived in the other group",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0, members=frozenset({"c0"}))], "B", 200, None, id="the others have left the inventory"
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0, members=frozenset({"c0", "c1"})), rollout(300, "B", C1)],
+            "B",
+            300,
+            None,
+            id="one has left, the other has come",
+        ),
+        pytest.param(
+            [
+                ALL_A,
+                rollout(200, "B", C0, members=frozenset({"c0", "c1"})),
+                rollout(300, "A", {"c0": "deferred"}, members=frozenset(RING)),
+                rollout(400, "B", C0 | C1),
+            ],
+            "A",
+            100,
+            {"c2": "A"},
+            id="one has left and come back",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0), rollout(300, "B", {"c1": "unchanged", "c2": "unchanged"}, systems="A")],
+            "B",
+            300,
+            None,
+            id="for the others nothing changes",
+        ),
+        pytest.param(
+            [ALL_A, rollout(200, "B", C0), rollout(300, "B", {"c1": "updated", "c2": "updated"}, goal="test")],
+            "A",
+            100,
+            {"c1": None, "c2": None},
+            id="the others only test it",
+        ),
+        pytest.param(
+            [
+                ALL_A,
+                rollout(200, "B", C0, systems="A"),
+                rollout(300, "A", {"c1": "failed"}),
+                rollout(400, "A", {"c1": "updated"}),
+            ],
+            "A",
+            400,
+            None,
+            id="a commit that changes nothing for one does not take it elsewhere",
+        ),
+    ],
+)
+def test_parts_of_a_group_add_up(
+    lines: list[Rollout], good: str | None, proven: int | None, missing: dict[str, str] | None
+) -> None:
+    proof, part = known_good(lines, "sbcs", 999), growing(lines, "sbcs")
+    assert (proof and proof.commit, proof and proof.proven) == (good, proven)
+    assert (part and part.missing) == missing
+    if proof is not None and missing is None:
+        assert proof.systems["c0"] == f"/nix/store/{proof.commit}-c0"
+
+
+def test_the_soak_begins_with_the_last_host() -> None:
+    parts = [rollout(at, "B", {host: "updated"}, soak=50) for at, host in ((200, "c0"), (300, "c1"), (400, "c2"))]
+    found = [known_good([ALL_A, *parts], "sbcs", now) for now in (399, 449, 450)]
+    assert [proof and (proof.commit, proof.good_from) for proof in found] == [("A", 100), ("A", 100), ("B", 450)]
+    assert found[-1] is not None
+    assert set(found[-1].systems) == set(RING)
+    assert soaking([ALL_A, *parts[:2]], "sbcs", 300) is None
+    left_in_its_soak = [rollout(100, "A", RING, soak=500), *parts]
+    assert known_good(left_in_its_soak, "sbcs", 449) is None
+
+
 def test_what_soaks() -> None:
     lines = [rollout(100, "A", soak=DAY)]
     found = soaking(lines, "sbcs", 200)
@@ -406,6 +553,14 @@ def test_an_end_takes_the_place_of_its_beginning(turned: bool) -> None:
     assert in_order([done, begun] if turned else [begun, done]) == [done]
 
 
+def test_lines_of_before_have_no_members() -> None:
+    old = rollout(100, "A")
+    assert '"members"' not in to_line(old)
+    assert parse_line(to_line(replace(old, members=frozenset({"pi-2", "pi-1"})))) == replace(
+        old, members=frozenset({"pi-1", "pi-2"})
+    )
+
+
 def test_a_line_is_one_line_and_always_the_same() -> None:
     one = rollout(100, "A", {"pi-1": "updated", "pi-2": "failed"}, soak=5)
     other = replace(one, hosts=dict(reversed(list(one.hosts.items()))))
@@ -507,6 +662,27 @@ def test_what_is_known_good_was_proven_and_has_soaked(lines: list[Rollout], now:
     first = next(line for line in lines if line.proves and line.commit == proof.commit and line.ended >= proof.proven)
     soak = [line for line in lines if first.ended < line.started < proof.good_from and line.deployed(proof.commit)]
     assert not [line for line in soak if line.outcome is not Ending.NOT_STARTED and line.any(*BROKEN)]
+
+
+@given(ledgers())
+def test_nobody_was_last_seen_elsewhere_when_a_commit_was_proven(lines: list[Rollout]) -> None:
+    """Nobody whom the proof leaves out ran, as far as the group knew, anything but that commit's systems."""
+    for proof in proofs(lines, "sbcs"):
+        until = [line for line in lines if line.ended <= proof.proven]
+        first = next(line.commit for line in reversed(until))
+        ran: dict[str, Rollout] = {}
+        for line in until:
+            for name, host in line.hosts.items():
+                if host.result is Outcome.DEFERRED:
+                    ran.pop(name, None)
+                elif name in line.running:
+                    ran[name] = line
+        same = {
+            name
+            for name, line in ran.items()
+            if any(b.deployed(first) and b.running.get(name) == line.running[name] for b in until)
+        }
+        assert set(ran) <= same
 
 
 @given(ledgers(), st.integers(0, 10))

@@ -74,6 +74,25 @@ def test_what_soaks_is_refused_even_where_something_older_is_known_good() -> Non
     assert "Wait until then" in found.hint
 
 
+GROWS = {"commit": "b" * 40, "systems": {"c0": "/nix/store/b-c0"}, "missing": {"c1": COMMIT, "c2": COMMIT, "c3": None}}
+
+
+def test_hosts_that_run_different_commits() -> None:
+    good = {**GOOD, "systems": {"c0": "/nix/store/c-c0", "c1": SYSTEM}}
+    there = {"c0": Seen({**WELL, "running": "/nix/store/b-c0"}), "c1": Seen(WELL)}
+    found = proven({"known_good": good, "growing": GROWS}, there, NOW)
+    mixed = (
+        "its hosts run different commits: c0 runs commit bbbbbbbbbbbb; c1, c2 run commit cccccccccccc; c3 runs nobody knows what"
+    )
+    assert (found.commit, found.against) == (COMMIT, (mixed,))
+    with pytest.raises(BadInput, match=r"Roll it out to all hosts of the group"):
+        require_proven("canary", found, "")
+    nothing = proven({"known_good": None, "growing": GROWS}, there, NOW)
+    assert (nothing.commit, nothing.against) == (None, (mixed,))
+    unwell = proven({"known_good": good, "growing": GROWS}, {**there, "c1": Seen({"reachable": False})}, NOW)
+    assert unwell.against == (mixed, "c1 could not be looked at (no reason was given)")
+
+
 @pytest.mark.parametrize(
     ("rollouts", "expected"),
     [
