@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.flotilla.nixos.plugins.module_utils import nix
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
 from ansible_collections.flotilla.nixos.plugins.module_utils.git import require_git
@@ -20,6 +21,7 @@ from ansible_collections.flotilla.nixos.plugins.plugin_utils.action_base import 
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.fleet import repository_above, update_groups
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.group_options import GROUP_OPTIONS, groups_from_options
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.layout_results import snippet
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.role_options import known_variables, unknown_variables
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.values import plain
 
 
@@ -37,6 +39,8 @@ class ActionModule(FlotillaAction):
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Make the commit, prove it, and land it."""
+        if mistakes := unknown_variables(load_extra_vars(self._loader), known_variables()):
+            raise BadInput("migrate", "; ".join(mistakes), "Correct the -e; docs/migrating.md has them all.")
         self.phase = "migrate"
         runner = self.builder()
         require_git(runner)

@@ -35,6 +35,7 @@ def migrate(repo: Path, to: str, *, check: bool = False, diff: bool = False, **o
     assert not checked.error_messages
     action = object.__new__(flake_migrate.ActionModule)
     action._task = SimpleNamespace(check_mode=check, diff=diff)
+    action._loader = None
     with (
         patch.object(flake_migrate.ActionModule, "builder", lambda _self: LocalRunner()),
         patch.object(flake_migrate.ActionModule, "progress", lambda _self, _line: None),
@@ -456,6 +457,9 @@ def test_the_playbook_takes_the_groups_of_the_inventory(
     state = fleet.repo.state()
     checked = ansible.playbook(*words, "--check", "--diff", inventory=inventory)
     assert "+      all = import ../../outputs.nix inputs;" in checked.text
+    assert fleet.repo.state() == state
+    misspelled = ansible.playbook(*words, "-e", "flotilla_allow_revison=true", inventory=inventory, check=False)
+    assert "flotilla_allow_revison is no variable of flotilla.nixos" in misspelled.text
     assert fleet.repo.state() == state
     played = ansible.playbook(*words, inventory=inventory)
     assert played.of("flake_migrate")[0].result["landed"]
