@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from . import git, git_remote
+from . import git, git_clone, git_remote
 from .builder_files import held, write_file
 from .errors import BadInput, CommandFailed, FlotillaError, masked
 from .git_notes import NOTES, absorb
@@ -71,7 +71,7 @@ def clone_path(url: str, folder: str) -> str:
 
 def is_clone(repo: git.Repository) -> bool:
     """Whether this is a clone of ours, so that landing in it is nothing without a push."""
-    return git.git(repo, "config", "--type=bool", "--get", "flotilla.clone").stdout.strip() == "true"
+    return git_clone.is_set(repo, "flotilla.clone")
 
 
 def give_known_good(repo: git.Repository, remote: str, group: str, *, anew: bool) -> None:
@@ -128,13 +128,13 @@ def refresh(
             raise BadInput(subject, f"{what} {masked(url)}", "Run once without flotilla_offline.")
         if state is not _State.WHOLE:
             repo, there, warnings = _made(runner, url, path, subject, token, damaged=state is _State.DAMAGED)
-            return _Fetch(repo, there, _refs(repo), token, guarded).clone(created=True, warnings=(*back, *warnings))
+            return _Fetch(repo, there, git_clone.all_refs(repo), token, guarded).clone(created=True, warnings=(*back, *warnings))
         repo = git.open_repository(runner, path, subject)
         _set_url(repo, url)
         if offline:
             said = f"{subject}: {masked(url)} was not fetched from."
             return Clone(repo, git.current_branch(repo), warnings=(*back, said))
-        before = _refs(repo)
+        before = git_clone.all_refs(repo)
         there = git_remote.listed(repo, ORIGIN, _patterns())
         if _wanted(there) != _kept(before):
             git_remote.fetch(repo, ORIGIN, _refspecs(there), prune=True)
@@ -161,13 +161,6 @@ def _kept(refs: Mapping[str, str]) -> dict[str, str]:
     return {ref: commit for ref, commit in refs.items() if ref.startswith(mine)}
 
 
-def _refs(repo: git.Repository) -> dict[str, str]:
-    """All refs of a repository. An annotated tag's is the tag, as a remote lists it."""
-    result = checked(git.git(repo, "for-each-ref", "--format=%(objectname) %(refname)"), repo.subject, "listing refs failed")
-    pairs = (line.split(" ", 1) for line in result.stdout.splitlines())
-    return {ref: name for name, ref in pairs}
-
-
 # -- the clone itself ---------------------------------------------------------------------------------------------------
 
 
@@ -179,17 +172,13 @@ class _State(StrEnum):
     DAMAGED = "damaged"
 
 
-#: Reads every commit that a ref names, with its directories.
-_LOOK = ("rev-list", "--objects", "--no-walk", "--quiet", "--all")
-
-
 def _state(runner: Runner, path: str, subject: str) -> _State:
     there = runner.run(["sh", "-c", 'test -e "$1" || exit 3; test -e "$1/$2"', "sh", path, _MARK]).status
     if there == 3:
         return _State.NONE
     if there != 0:
         raise BadInput(subject, f"{path} is in the way: it is no clone of ours", "Move it away, or set flotilla_clones.")
-    looked = runner.run(["git", "-C", path, *_LOOK], env={"LC_ALL": "C"}, timeout=git_remote.NETWORK)
+    looked = git_clone.read_all(runner, path, git_remote.NETWORK)
     if "dubious ownership" in looked.stderr:
         # That error has its own words.
         git.open_repository(runner, path, subject)
@@ -222,8 +211,7 @@ def _made(
     made = runner.run(["mktemp", "-d", f"{path}.new.XXXXXXXX"])
     aside = checked(made, subject, f"there is no place for a clone at {path}").stdout.strip()
     try:
-        init = runner.run(["git", "init", "--quiet", "--bare", aside])
-        checked(init, subject, f"making a clone at {path} failed")
+        checked(git_clone.make_bare(runner, aside), subject, f"making a clone at {path} failed")
         repo = git.open_repository(runner, aside, subject)
         _set_url(repo, url)
         there = git_remote.listed(repo, ORIGIN, _patterns())
@@ -241,32 +229,17 @@ def _made(
     return git.open_repository(runner, path, subject), there, (warning,) if damaged else ()
 
 
-#: Lets git open a repository whose own few files were lost.
-_MEND = r"""
-cd -- "$1"
-git rev-parse --git-dir >/dev/null 2>&1 && exit
-for file in HEAD config packed-refs; do
-  [ ! -e "$file" ] || cp -p -- "$file" "$file.damaged"
-done
-echo 'ref: refs/heads/main' >HEAD
-printf '[core]\n\trepositoryformatversion = 0\n\tbare = true\n' >config
-mkdir -p refs objects
-git show-ref >/dev/null 2>&1 || rm -f packed-refs
-"""
-
 #: Puts a new clone in the place of a damaged one. Killed between the two, it leaves what _BRING_BACK looks for.
 _REPLACE = 'if [ -e "$2" ]; then mv -- "$2" "$3"; fi; mv -- "$1" "$2"'
 
 
 def _salvaged(repo: git.Repository, path: str) -> tuple[str, ...]:
     """Take over the commits and refs that only a damaged clone may have; those that cannot be read there."""
-    checked(repo.runner.run(["sh", "-euc", _MEND, "sh", path]), repo.subject, f"the damaged clone {path} cannot be read")
-    listed = repo.runner.run(["git", "-C", path, "for-each-ref", "--format=%(refname)"], env={"LC_ALL": "C"})
-    lost = re.findall(r"broken ref (\S+)", listed.stderr)
-    for ref in listed.stdout.split():
+    checked(git_clone.mend(repo.runner, path), repo.subject, f"the damaged clone {path} cannot be read")
+    refs, lost = git_clone.readable_refs(repo.runner, path)
+    for ref in refs:
         if ref == NOTES or (ref.startswith((_HEADS, "refs/flotilla/")) and not ref.startswith(_NOT_OURS)):
-            fetched = git.git(repo, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", path, f"+{ref}:{ref}")
-            lost += [ref] if fetched.status != 0 else []
+            lost += [] if git_clone.take_ref(repo, path, ref) else [ref]
     return tuple(lost)
 
 
@@ -278,8 +251,7 @@ def _set_url(repo: git.Repository, url: str) -> None:
         f'[remote "{ORIGIN}"]\n\turl = "{quoted}"\n\tfetch = +{_HEADS}*:{_TRACKED}*\n'
     )
     write_file(repo.runner, repo.subject, f"{repo.git_dir}/{_MARK}", text)
-    if git.git(repo, "config", "--local", "--no-includes", "--get", "include.path").stdout.strip() != _MARK:
-        checked(git.git(repo, "config", "--local", "include.path", _MARK), repo.subject, "writing the clone's settings failed")
+    git_clone.include_settings(repo, _MARK)
 
 
 # -- its refs -----------------------------------------------------------------------------------------------------------
@@ -302,8 +274,7 @@ class _Fetch:
             url = masked(git_remote.url_of(self.repo, ORIGIN))
             raise BadInput(self.repo.subject, f"{url} has no commit on its default branch yet", "Push the fleet's files first.")
         if git.current_branch(self.repo) != default:
-            words = ("symbolic-ref", "HEAD", f"{_HEADS}{default}")
-            checked(git.git(self.repo, *words), self.repo.subject, "setting the default branch failed")
+            git_clone.set_default_branch(self.repo, default)
         moved: list[str] = []
         said = list(warnings)
         parted: dict[str, FlotillaError] = {}
