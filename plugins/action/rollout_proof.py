@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..module_utils.git import open_repository, require_git
-from ..module_utils.proving import Seen, branch_commit, proven, require_proven
+from ..module_utils.proving import Proven, Seen, branch_commit, proven, require_proven
+from ..module_utils.recorded_groups import group_without_hosts
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.group_options import GROUPS, groups_from_options
 from ..plugin_utils.result_file import refusals_in
@@ -40,7 +41,10 @@ class ActionModule(FlotillaAction):
         repo = open_repository(runner, source.repo, source.name)
         if options["standing"] is None:
             commit = branch_commit(repo, str(source.branch), options["there"])
-            return {"commit": commit, "forced": "", "against": []}
+            found = Proven(commit, group_without_hosts(repo, str(source.branch)), "Use the inventory that has its hosts.")
+            forced = require_proven(str(source.branch), found, options["force_reason"].strip())
+            self.progress(f"{source.branch} is a branch that no group runs: nothing has proven it{forced and f': {forced}'}")
+            return {"commit": commit, "forced": forced, "against": list(found.against)}
         hosts = [host["name"] for host in options["groups"][0]["hosts"]]
         found = proven(options["standing"], _seen(hosts, options["absent"], task_vars), int(time.time()))
         forced = require_proven(source.name, found, options["force_reason"].strip())

@@ -28,7 +28,8 @@ options:
   standing:
     description:
       - What M(flotilla.nixos.flake_ledger) says of the group.
-      - Without it the source is a branch that no group has. Nothing runs it, so that its head is taken.
+      - Without it the source is a branch that no group has. Nothing runs it, so that its head is taken. A name that the ledger
+        or a known-good commit knows as an update group's is refused, unless O(force_reason) is given.
     type: dict
   absent:
     description: Hosts of the group that are not there, and why.

@@ -12,6 +12,7 @@ from ..module_utils.update_group import UpdateGroup
 from .fleet import group_of, update_groups
 from .group_options import completed, groups_from_options
 from .role_options import check_role_options
+from .values import plain
 
 #: Variables that ask for other pins than those that were proven.
 _OTHER_PINS = ("flotilla_update", "flotilla_update_inputs", "flotilla_pin")
@@ -51,12 +52,15 @@ def choose(
     hostvars: Mapping[str, Mapping[str, Any]],
 ) -> Choice:
     """The groups of these names. play: the hosts within the limit. source None: there is to be none."""
+    everyone = list(everyone)
     members = members_by_group(everyone, hostvars)
     _require_clear(target, source, members)
     chosen = [host for host in play if host in members[target]]
     if not chosen:
         raise BadInput(target, f"none of its hosts ({', '.join(members[target])}) is in the limit", "Change -l, or leave it out.")
     _refuse_other_pins(chosen[0], hostvars)
+    if source:
+        _require_known(source, everyone, hostvars, has_hosts=source in members)
     group = update_groups(members[target], hostvars)[0]
     theirs = members.get(source, []) if source else []
     return Choice(chosen, group, _source(group, source, theirs, hostvars) if source else None, theirs, sorted(members))
@@ -113,6 +117,20 @@ def _require_clear(target: str, source: str | None, members: Mapping[str, Sequen
         raise BadInput(f"update group {target!r}", "there is no such update group in the inventory", there)
     if source == target:
         raise BadInput(target, "a group cannot be promoted to itself", f"Name two: -e from=GROUP -e to=GROUP. {there}")
+
+
+def _require_known(source: str, everyone: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], *, has_hosts: bool) -> None:
+    """BadInput if the source may be an update group some of whose hosts were passed over: a branch has no proof to ask for."""
+    for host in everyone:
+        named = plain(hostvars[host].get("flotilla_update_group"))
+        if source in (*plain(hostvars[host].get("group_names", [])), named):
+            group_of(host, hostvars[host])
+    if not has_hosts and any(source in (plain(hostvars[host].get("flotilla_update_groups")) or []) for host in everyone):
+        raise BadInput(
+            f"promotion from {source}",
+            f"flotilla_update_groups has an update group {source}, and no host of this inventory is in it",
+            "Use the inventory that has its hosts: without them nothing shows what it has proven.",
+        )
 
 
 def _refuse_other_pins(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> None:

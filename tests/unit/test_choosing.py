@@ -88,6 +88,31 @@ def test_a_limit_without_any_host_of_the_target() -> None:
         chosen("stable", "canary", play=("c1",))
 
 
+@pytest.mark.parametrize(
+    ("canary", "expected"),
+    [
+        ({"group_names": ["canary", "early"]}, "c1: the host is in 2 update groups: canary, early"),
+        (
+            {"flotilla_update_group": "other"},
+            "c1: flotilla_update_group says 'other', and the inventory has the host in 'canary'",
+        ),
+        ({"flotilla_update_groups": ["early", "stable"]}, "c1: the host is in no update group"),
+        (None, "flotilla_update_groups has an update group canary, and no host of this inventory is in it"),
+    ],
+)
+def test_a_group_that_is_passed_over_is_not_taken_for_a_branch(canary: dict[str, Any] | None, expected: str) -> None:
+    hosts = inventory()
+    first = hosts.pop("c1")
+    if canary is not None:
+        hosts["c1"] = {**first, **canary}
+    with pytest.raises(BadInput, match=expected):
+        choose("stable", "canary", list(hosts), hosts, hosts)
+    hosts["c2"] = {"group_names": ["canary"], **{key: value for key, value in first.items() if key != "group_names"}}
+    if canary is not None:
+        with pytest.raises(BadInput, match=expected):
+            choose("stable", "canary", list(hosts), hosts, hosts)
+
+
 def on_branch(branch: str, *limited: str, **variables: Any) -> dict[str, Any]:
     hosts = inventory(**variables)
     return group_on_branch(branch, limited, hosts, hosts)
