@@ -96,6 +96,9 @@ def _wanted(repo: git.Repository, group: UpdateGroup, commit: str, head: str) ->
         raise BadInput(
             group.name, f"commit {commit} is no candidate: it changes more than {group.lock}", "Merge it by hand if you want it."
         )
+    if not git.is_ancestor(repo, parents[0], head):
+        what = f"commit {commit} is no candidate: its parent {parents[0][:12]} is not on the branch, and would come along"
+        raise BadInput(group.name, what, "Merge it by hand if you want it.")
     return found
 
 

@@ -73,12 +73,17 @@ def group_on_branch(
 
     limited: the hosts whose flake and lock are meant; none: there is but one.
     """
+    everyone = list(everyone)
     members = members_by_group(everyone, hostvars)
     groups = [update_groups(hosts, hostvars)[0] for hosts in members.values()]
     known = {group["name"]: _resolved(group) for group in groups}
     if own := [name for name, group in known.items() if group.branch == branch]:
         what = f"it is the branch of the update group {', '.join(own)}"
         raise BadInput(f"branch {branch}", what, f"Update that: -l {own[0]}, without branch.")
+    stands = _on_branch(groups[0], branch)["name"] if groups else branch
+    if any(stands in _named_in(hostvars[host]) for host in everyone):
+        what = f"there is an update group of the name {stands}, whose candidate this would replace"
+        raise BadInput(f"branch {branch}", what, f"Give the branch another name (git branch NAME {branch}) and update that.")
     places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for group in groups:
         place = known[group["name"]]
@@ -92,12 +97,23 @@ def group_on_branch(
     return {**_on_branch(alike[0], branch), "hosts": [host for group in alike for host in group["hosts"]]}
 
 
+def _named_in(variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """The update groups that a host's variables name, whether it is in them or not."""
+    return plain(variables.get("flotilla_update_group")), *(plain(variables.get("flotilla_update_groups")) or [])
+
+
 def _on_branch(group: Mapping[str, Any], branch: str) -> dict[str, Any]:
     """A group as it would be on another branch, under that one's name."""
     known = _resolved(group)
     fields = {field: value for field, value in group.items() if field not in ("strategy", "inputs", "holds")}
-    # A ref and a message have the name, too.
-    return {**fields, "name": branch.replace("/", "-"), "branch": branch, "flake": known.flake, "lock": known.lock}
+    # Refs have the name, too: `+` stands for a slash, after which no branch has a dash, and `+-` for itself.
+    return {
+        **fields,
+        "name": branch.replace("+", "+-").replace("/", "+"),
+        "branch": branch,
+        "flake": known.flake,
+        "lock": known.lock,
+    }
 
 
 def _resolved(group: Mapping[str, Any]) -> UpdateGroup:

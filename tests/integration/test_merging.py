@@ -251,6 +251,18 @@ def test_only_a_merge_that_was_made_for_the_group_lands(ahead: Rings) -> None:
     assert ahead.repo.git("rev-parse", candidate_ref(later.group)) == later.commit
 
 
+def test_a_change_of_the_lock_alone_does_not_bring_another_branchs_commits_along(ahead: Rings) -> None:
+    before = ahead.repo.git("rev-parse", "early")
+    ahead.on("canary")
+    ahead.repo.write("flake.lock", ahead.repo.git("show", "canary:flake.lock") + "\n\n")
+    commit = ahead.repo.commit()
+    ahead.on("main")
+    with pytest.raises(BadInput, match=r"is no candidate: its parent [0-9a-f]{12} is not on the branch, and would come along"):
+        accept(RUNNER, ahead.ring("early"), run(), commit=commit)
+    assert ahead.repo.git("rev-parse", "early") == before
+    assert accept(RUNNER, ahead.ring("canary"), run(), commit=commit).commit == commit
+
+
 def test_where_the_branch_is_checked_out_its_files_come_along(ahead: Rings, tmp_path: Path) -> None:
     ahead.repo.git("worktree", "add", "--quiet", str(tmp_path / "early"), "early")
     (tmp_path / "early/notes").write_text("mine\n")

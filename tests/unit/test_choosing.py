@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
+from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import checked_name
 from ansible_collections.flotilla.nixos.plugins.plugin_utils.choosing import Choice, choose, group_on_branch
 
 UPDATE_GROUPS = ["canary", "early", "stable"]
@@ -49,7 +50,7 @@ def test_a_source_that_is_no_group_is_a_branch_with_the_targets_flake_and_lock()
     assert found.source_hosts == []
     assert found.source is not None
     assert {key: found.source[key] for key in ("name", "branch", "flake", "lock")} == {
-        "name": "feature-x",
+        "name": "feature+x",
         "branch": "feature/x",
         "flake": "hosts/stable",
         "lock": "hosts/stable/flake.lock",
@@ -139,3 +140,17 @@ def test_groups_with_flakes_of_their_own_need_a_limit() -> None:
         on_branch("dev")
     found = on_branch("dev", "s1")
     assert ([host["name"] for host in found["hosts"]], found["lock"]) == (["s1", "s2"], "hosts/stable/flake.lock")
+
+
+def test_each_branch_has_a_candidate_of_its_own() -> None:
+    branches = ["feature/a", "feature-a", "feature+a", "feature+/a", "feature/+a"]
+    names = [on_branch(branch, flotilla_strategy="group_branches")["name"] for branch in branches]
+    assert names == ["feature+a", "feature-a", "feature+-a", "feature+-+a", "feature++-a"]
+    assert [checked_name("update group", name) for name in names] == names
+
+
+@pytest.mark.parametrize("variables", [{}, {"flotilla_update_groups": [*UPDATE_GROUPS, "dev"]}])
+def test_a_branch_does_not_replace_the_candidate_of_a_group_of_its_name(variables: dict[str, Any]) -> None:
+    name = "dev" if variables else "early"
+    with pytest.raises(BadInput, match=f"branch {name}: there is an update group of the name {name}, whose candidate"):
+        on_branch(name, "s1", **variables)
