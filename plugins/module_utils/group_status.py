@@ -12,7 +12,7 @@ from .holds import parse_holds
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One update group. known_good, soaking, growing, last, deferred: as flake_ledger gives them, the last rollout without its hosts."""
+    """One update group. last: its last rollout, without hosts. known_good, soaking, growing, deferred: as flake_ledger says."""
 
     group: str
     known_good: Mapping[str, Any] | None

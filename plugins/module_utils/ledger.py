@@ -290,7 +290,7 @@ def _history(rollouts: Iterable[Rollout], group: str) -> tuple[list[Proof], _See
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a host of the group runs: a system, and the commits that are known to have it. Nothing known: it was left somewhere."""
+    """What a host of the group runs: a system, and the commits that are known to have it; nothing if nobody knows."""
 
     system: str | None = None
     commits: tuple[str, ...] = ()
