@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..module_utils import git
+from ..module_utils.errors import FlotillaError
 from ..module_utils.ledger import Ran, Rollout, iso, last_ran, origins
 from ..module_utils.ledger_record import is_ahead, read, standing
 from ..module_utils.update_group import UpdateGroup
@@ -23,6 +24,7 @@ class ActionModule(FlotillaAction):
         "groups": GROUPS,
         "last": {"type": "int", "default": 10},
         "running": {"type": "dict"},
+        "continue_on_error": {"type": "bool", "default": False},
     }
 
     def perform(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the interface
@@ -36,12 +38,18 @@ class ActionModule(FlotillaAction):
         ledgers: dict[str, list[Rollout]] = {}
         results = {}
         for group in groups:
-            repo = git.open_repository(runner, group.repo, group.name)
-            if repo.git_dir not in ledgers:
-                ledgers[repo.git_dir] = read(repo)
-            found = standing(repo, group, ledgers[repo.git_dir], now)
-            results[group.name] = {**NOTHING, **standing_result(group, found, last=options["last"])}
-            results[group.name]["hosts"] = _hosts(repo, group, ledgers[repo.git_dir], commits[group.name], options["running"])
+            try:
+                repo = git.open_repository(runner, group.repo, group.name)
+                if repo.git_dir not in ledgers:
+                    ledgers[repo.git_dir] = read(repo)
+                found = standing(repo, group, ledgers[repo.git_dir], now)
+                hosts = _hosts(repo, group, ledgers[repo.git_dir], commits[group.name], options["running"])
+            except FlotillaError as error:
+                if not options["continue_on_error"]:
+                    raise
+                results[group.name] = {**NOTHING, "failed": True, "msg": str(error), "hosts": {}}
+            else:
+                results[group.name] = {**NOTHING, **standing_result(group, found, last=options["last"]), "hosts": hosts}
         return {"groups": results}
 
 

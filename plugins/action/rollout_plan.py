@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible.utils.display import Display
+
 from ..module_utils.durations import seconds
-from ..module_utils.planning import Findings, Pace, make_plan
+from ..module_utils.planning import Findings, Pace, make_plan, unchecked
 from ..module_utils.report import plan_lines
 from ..module_utils.rollout_record import beginnings
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.role_options import role_options
 from ..plugin_utils.values import plain
+
+_display = Display()
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "groups": {"type": "list", "elements": "dict", "required": True},
@@ -47,7 +51,10 @@ class ActionModule(FlotillaAction):
             info={name: _info(given, name, hostvars[name]) for name in names},
             landing=options["landing"],
             ahead=_ahead(options["ledger"].get("groups") or {}),
+            unchecked=_unchecked(options["ledger"], [group["name"] for group in options["groups"]]),
         )
+        for name, why in findings.unchecked.items():
+            _display.warning(f"{name}: {unchecked(why)}")
         pace = {group["name"]: _pace(group["name"], given, hostvars[group["hosts"][0]["name"]]) for group in options["groups"]}
         plan = make_plan(findings, pace)
         lines = plan_lines(plan)
@@ -68,6 +75,16 @@ def _ahead(ledger: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The hosts that run something newer than their group is to get, or that may."""
     hosts = {name: host for group in ledger.values() for name, host in (group.get("hosts") or {}).items()}
     return {name: host for name, host in hosts.items() if host["ahead"] is not False}
+
+
+def _unchecked(ledger: Mapping[str, Any], groups: list[str]) -> dict[str, str]:
+    """The groups whose ledger could not be read, and why. It was not to be if downgrades are allowed."""
+    if not ledger or ledger.get("skipped"):
+        return {}
+    if "groups" not in ledger:
+        return dict.fromkeys(groups, str(ledger.get("msg") or "no reason was given"))
+    found = {name: ledger["groups"].get(name) or {} for name in groups}
+    return {name: str(group.get("msg")) for name, group in found.items() if group.get("failed")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from .outcome import Outcome, without_subject
 class Findings:
     """Results of the stages before: groups as their modules take them; locked and built by group; info by host.
 
-    ahead: hosts that run something newer than they would get, with what flake_ledger_info says of it.
+    ahead: hosts that run something newer than they would get, with what flake_ledger_info says of it. unchecked: groups of
+    which that could not be found out, and why.
     """
 
     groups: Sequence[Mapping[str, Any]]
@@ -25,6 +26,7 @@ class Findings:
     info: Mapping[str, Mapping[str, Any]]
     landing: bool = False
     ahead: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unchecked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,13 @@ def _group(group: Mapping[str, Any], findings: Findings, pace: Pace) -> PlannedG
         dirty=bool(built.get("dirty")),
         known_good=bool(locked.get("known_good")),
         soak=pace.soak,
-        notes=list(locked.get("notes") or []),
+        notes=[*(locked.get("notes") or []), *([unchecked(findings.unchecked[name])] if name in findings.unchecked else [])],
     )
+
+
+def unchecked(why: str) -> str:
+    """What is said of a group whose hosts are updated although they may run something newer."""
+    return f"not checked for downgrades, as the ledger could not be read: {why.rstrip('.')}"
 
 
 def _broken_outside(group: Mapping[str, Any], built: Mapping[str, Mapping[str, Any]], percentage: float) -> str:

@@ -26,6 +26,10 @@ options:
         whether the group's C(commit) (without one, the head of its branch) is older.
       - Without it, what each host ran at the end of its last rollout.
     type: dict
+  continue_on_error:
+    description: Do not fail the task when a repository cannot be read. What failed is in RV(groups).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - flotilla.nixos.attributes
   - flotilla.nixos.attributes.actiongroup
@@ -60,6 +64,13 @@ groups:
   returned: success
   type: dict
   contains:
+    failed:
+      description: Whether its ledger could not be read; see O(continue_on_error).
+      type: bool
+    msg:
+      description: Why, and what to do.
+      returned: when it failed
+      type: str
     known_good:
       description: What the group last proved, with its soak over; null if there is nothing.
       type: dict

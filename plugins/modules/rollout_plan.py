@@ -36,7 +36,8 @@ options:
     default: {}
   ledger:
     description:
-      - The result of M(flotilla.nixos.flake_ledger_info) with what the hosts run.
+      - The result of M(flotilla.nixos.flake_ledger_info) with what the hosts run. Groups whose ledger could not be read are
+        not checked for downgrades, which the plan and a warning say.
       - A host that runs a commit which its group's comes before, or one that the repository does not have, is held, unless it
         would get the same system.
     type: dict

@@ -246,6 +246,24 @@ def test_an_old_clone_takes_nobody_back(fleet: Fleet, repo: Repo) -> None:
     assert (asked.status, asked.called("system_activate")) == (0, ["pi-1"])
 
 
+def test_a_ledger_that_cannot_be_read_is_told_with_the_plan(fleet: Fleet, repo: Repo) -> None:
+    inventory = fleet.path / "inventory"
+    inventory.write_text(inventory.read_text().replace("[all:vars]", f"flotilla_repo={fleet.path}/gone\n[all:vars]"))
+    run = fleet.run("-l", "pi-1,web1", "--check")
+    assert run.status == 0, run.output
+    text = " ".join(run.output.split())
+    unread = "not checked for downgrades, as the ledger could not be read"
+    assert f"    {unread}" in run.output
+    assert f"sbcs: {unread}" in text
+    assert f"servers: {unread}" not in text
+    allowed = fleet.run("-l", "pi-1", "--check", "-e", "flotilla_allow_downgrade=true")
+    assert unread not in allowed.output
+    (repo.path / ".git/HEAD").unlink()
+    both = " ".join(fleet.run("-l", "pi-1,web1", "--check").output.split())
+    assert f"sbcs: {unread}" in both
+    assert f"servers: {unread}" in both
+
+
 def test_a_commit_that_reverts_is_no_downgrade(fleet: Fleet, repo: Repo) -> None:
     assert roll(fleet, repo, *ALL).status == 0
     repo.commit()

@@ -133,6 +133,13 @@ def test_downgrades_are_held_and_halt_nobody(running: str, ahead: dict[str, Any]
     assert plan.hosts["pi-2"].outcome is None
 
 
+def test_a_group_that_could_not_be_checked_for_downgrades_says_so() -> None:
+    findings = Findings([SBCS], {}, {}, {}, unchecked={"sbcs": "its repository is gone."})
+    told = "not checked for downgrades, as the ledger could not be read: its repository is gone"
+    assert list(make_plan(findings, {"sbcs": Pace([1], 0)}).groups["sbcs"].notes) == [told]
+    assert list(plan_of("/new", {}).groups["sbcs"].notes) == []
+
+
 def test_what_is_recorded_before_hosts_are_touched() -> None:
     [begun] = beginnings(plan_of("/new", {}, {"sbcs": {"known_good": True}}))
     assert (begun["group"], begun["commit"], begun["source"]) == ("sbcs", GOOD, "known_good")
