@@ -13,7 +13,7 @@ from .builder_files import scratch_dir
 from .errors import BadInput, FlotillaError
 from .evaluation import FlakeSource, no_such_host
 from .flake_text import DEFAULT_NIXPKGS, Input, built_in
-from .git_worktree import Changes, apply, commit_changes, kinds, make_repository, require_writable, texts_of
+from .git_worktree import Changes, apply, commit_changes, kinds, make_repository, require_writable, texts_of, tracked_below
 from .group_layout import Found, GroupWish, HostWish, Order, flakes_of, work_tree_attributes
 from .group_making import Made, Means, make_groups
 from .lockfile import parse_lock, root_inputs
@@ -285,7 +285,7 @@ def _members(repo: git.Repository, wish: InitWish, names: Sequence[str]) -> dict
                 raise BadInput(repo.subject, f"the group {group} has no hosts", "Name some in flotilla_groups, or leave it out.")
         return members
     found: dict[str, list[str]] = {}
-    tracked = git.git(repo, "ls-files", "-z", "--", "hosts/").stdout.split("\0")
+    tracked = tracked_below(repo, "hosts")
     for name in names:
         parts = [path.split("/") for path in tracked]
         own = {p[1] for p in parts if len(p) > 2 and p[2] in (name, f"{name}.nix")}

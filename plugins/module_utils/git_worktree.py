@@ -167,6 +167,11 @@ def files_seen(repo: Repository, *patterns: str) -> tuple[str, ...]:
     return tuple(path for path in filter(None, listed.split("\0")) if path not in gone)
 
 
+def tracked_below(repo: Repository, directory: str) -> tuple[str, ...]:
+    """The files in a directory of the work tree, and below it, that git has in its index."""
+    return tuple(filter(None, git(repo, "ls-files", "-z", "--", f"{directory}/").stdout.split("\0")))
+
+
 def is_committed(repo: Repository, path: str) -> bool:
     """Whether what a file has now is in the commit that is checked out, at its path or another."""
     name = git(repo, "hash-object", "--", path).stdout.strip()
