@@ -116,10 +116,18 @@ class ActionModule(FlotillaAction):
         recorded = {rollout.group for rollout in added}
         # A clone has had the remote's lines from the fetch before; what is new has to get there.
         exchanges = options["sync"] or (options["state"] == "recorded" and ledger.in_clone)
-        joined = ledger.join() if exchanges else set()
+        apart: list[str] = []
+        try:
+            joined = ledger.join() if exchanges else set()
+        except CommandFailed as error:
+            if options["state"] != "settled" or not options["continue_on_error"]:
+                raise
+            # What this controller has is true, if not all.
+            joined, apart = set(), [str(error)]
+            _display.warning(f"The ledger was not exchanged. {error}")
         moved, warnings = ledger.settle()
-        if exchanges:
-            warnings |= ledger.give_known_good(set(moved))
+        pushed = ledger.give_known_good(set(moved)) if exchanges and not apart else {}
+        warnings = {name: [*warnings.get(name, []), *pushed.get(name, [])] for name in (*warnings, *pushed)}
         results = {}
         for group in groups:
             name = group.name

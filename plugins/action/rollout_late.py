@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ..module_utils.errors import BadInput
 from ..module_utils.late import choose
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.values import plain
@@ -24,11 +25,14 @@ class ActionModule(FlotillaAction):
         late = choose(options["groups"], options["ledger"], set(plain(task_vars["groups"]["all"])))
         for line in late.lines:
             self.progress(line)
+        if options["groups"] and len(late.unknown) == len(options["groups"]):
+            raise BadInput("catchup", "; ".join(late.lines), "Mend the repositories, or what reads them, and run it again.")
         return {
             # A play cannot have an empty list of hosts; this pattern matches none.
             "chosen": late.hosts or ["all:!all"],
             "hosts": late.hosts,
             "gone": late.gone,
             "waiting": late.waiting,
+            "unknown": late.unknown,
             "lines": late.lines,
         }

@@ -7,14 +7,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .outcome import without_subject
+
 
 @dataclass(slots=True)
 class Late:
-    """What the ledger's late hosts come to. hosts: those that catch up. lines: all of it for a person to read."""
+    """What the ledger's late hosts come to. hosts: those that catch up. unknown: groups whose ledger could not be read.
+
+    lines: all of it for a person to read.
+    """
 
     hosts: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
 
@@ -27,7 +33,13 @@ def choose(groups: Iterable[Mapping[str, Any]], ledger: Mapping[str, Mapping[str
     home = {host["name"]: group["name"] for group in groups for host in group["hosts"]}
     late = Late()
     for group in groups:
-        for found in ledger.get(group["name"], {}).get("deferred") or []:
+        standing = ledger.get(group["name"], {})
+        if standing.get("failed"):
+            late.unknown.append(group["name"])
+            late.lines.append(
+                f"{group['name']}: nobody knows who is late: {without_subject(group['name'], str(standing.get('msg')))}"
+            )
+        for found in standing.get("deferred") or []:
             _place(late, found, home, ledger, group["name"], inventory)
     if not late.lines:
         late.lines.append("No host is late.")
@@ -62,9 +74,12 @@ def _place(
 
 
 def good_commit(standing: Mapping[str, Any]) -> str | None:
-    """The commit that a group's result of flake_ledger says is known-good; None without one, or where it is not there."""
+    """The commit that a group's result of flake_ledger says is known-good; None without one, or where it is not there.
+
+    One that is there, but that the remote did not take, is as good as any.
+    """
     good = (standing.get("known_good") or {}).get("commit")
-    if good and standing.get("warnings"):
+    if good and standing.get("warnings") and standing.get("known_good_ref") != good:
         return None
     return good or standing.get("known_good_ref")
 

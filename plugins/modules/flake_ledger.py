@@ -146,7 +146,9 @@ options:
     type: bool
     default: false
   continue_on_error:
-    description: Do not fail the task when a repository could not be written, but warn. What failed is in RV(groups).
+    description:
+      - Do not fail the task when a repository could not be written, but warn. What failed is in RV(groups).
+      - With O(state=settled), a remote that cannot be reached is a warning, too, and what is known here counts.
     type: bool
     default: false
 attributes:
@@ -223,7 +225,7 @@ groups:
       description: Whether its rollout was added.
       type: bool
     warnings:
-      description: Why known-good could not move, where it should have.
+      description: Why known-good could not move, where it should have, or why the remote did not take it.
       type: list
       elements: str
     known_good:

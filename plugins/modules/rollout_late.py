@@ -21,7 +21,7 @@ options:
     elements: dict
     required: true
   ledger:
-    description: What M(flotilla.nixos.flake_ledger) says of them, by name.
+    description: What M(flotilla.nixos.flake_ledger) says of them, by name. One that it failed on is named, and the others go on.
     type: dict
     required: true
 extends_documentation_fragment:
@@ -59,6 +59,11 @@ gone:
   elements: str
 waiting:
   description: Late hosts whose group has proven nothing yet.
+  returned: success
+  type: list
+  elements: str
+unknown:
+  description: Update groups whose ledger could not be read. If it is all of them, the task fails.
   returned: success
   type: list
   elements: str

@@ -372,6 +372,32 @@ def test_late_hosts_are_known_to_another_controller(fleet: Fleet, repo: Repo, tm
     assert "No host is late." in catch_up(fleet, "-e", "flotilla_push=true").output
 
 
+def test_a_remote_that_is_down_keeps_nobody_from_catching_up(fleet: Fleet, repo: Repo, tmp_path: Path) -> None:
+    hub = tmp_path / "hub.git"
+    sh("git", "clone", "--quiet", "--bare", str(repo.path), str(hub))
+    repo.git("remote", "add", "origin", str(hub))
+    repo.git("push", "--quiet", "--set-upstream", "origin", "main")
+    assert roll(fleet, repo, *ALL, "-e", "flotilla_push=true", system_info=AWAY).status == 0
+    hub.rename(tmp_path / "away.git")
+    run = catch_up(fleet, "-e", "flotilla_push=true")
+    assert run.called("system_activate") == ["pi-4"], run.output
+    assert "The ledger was not exchanged." in " ".join(run.output.split())
+
+
+def test_a_group_without_a_ledger_stops_no_other_from_catching_up(fleet: Fleet, repo: Repo) -> None:
+    assert roll(fleet, repo, *ALL, system_info=AWAY).status == 0
+    inventory, file = fleet.path / "inventory", fleet.path / "result.json"
+    gone = f"flotilla_update_group=servers\nflotilla_repo={fleet.path}/gone"
+    inventory.write_text(inventory.read_text().replace("flotilla_update_group=servers", gone))
+    run = catch_up(fleet)
+    assert run.called("system_activate") == ["pi-4"], run.output
+    assert "servers: nobody knows who is late: " in run.output
+    failed = catch_up(fleet, "-l", "servers", "-e", f"flotilla_result_file={file}")
+    assert failed.status != 0
+    found = json.loads(file.read_text())
+    assert (found["status"], found["reason"].startswith("catchup: servers: nobody knows who is late: ")) == ("failed", True)
+
+
 def test_status_says_what_groups_have_proven(fleet: Fleet, repo: Repo) -> None:
     assert roll(fleet, repo, *ALL, system_info=AWAY).status == 0
     (fleet.path / "ansible_collections/flotilla/nixos/plugins/action/fleet_status.py").symlink_to(

@@ -65,11 +65,25 @@ SOAKS = {"commit": NEW, "proven": SINCE, "since": "2026-11-22T08:00:00Z"}
             id="soaking",
         ),
         pytest.param(
-            {"sbcs": standing("pi-1", warnings=["sbcs: its known-good commit is not in the repository."])},
+            {"sbcs": standing("pi-1", warnings=["sbcs: its known-good commit is not in the repository."], known_good_ref=NEW)},
             "pi-1 pi-2",
             [],
             f"sbcs: pi-1 is late since {SINCE}, and waits: sbcs: its known-good commit is not in the repository.",
             id="known-good is elsewhere",
+        ),
+        pytest.param(
+            {"sbcs": standing("pi-1", warnings=["sbcs: origin did not take it."], known_good_ref=GOOD)},
+            "pi-1 pi-2",
+            ["pi-1"],
+            f"sbcs: pi-1 is late since {SINCE}, and gets aaaaaaaaaaaa, which sbcs has proven",
+            id="known-good is here, and the remote did not take it",
+        ),
+        pytest.param(
+            {"sbcs": {"failed": True, "msg": "sbcs: there is no repository /gone."}, "servers": standing()},
+            "pi-1 pi-2",
+            [],
+            "sbcs: nobody knows who is late: there is no repository /gone.",
+            id="a ledger that cannot be read",
         ),
         pytest.param(
             {"sbcs": standing(good=NEW), "servers": standing("pi-1", good=GOOD)},
