@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
 from ..plugin_utils.choosing import Choice, choose
+from ..plugin_utils.fleet import other_groups
 from ..plugin_utils.result_file import refusals_in
 from ..plugin_utils.values import plain
 
@@ -34,6 +35,7 @@ class ActionModule(FlotillaAction):
                 found = choose(options["target"], options["source"], play, everyone, task_vars["hostvars"])
         return {
             **plain(asdict(found)),
+            "other_groups": other_groups(filter(None, (found.target, found.source)), everyone, task_vars["hostvars"]),
             "stages": [str(stage) for stage in stages],
             # Each host of the play looks at some hosts of the source, so that they are looked at side by side.
             "looks": {host: found.source_hosts[i :: len(play)] for i, host in enumerate(play)},

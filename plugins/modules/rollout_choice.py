@@ -72,6 +72,11 @@ looks:
   description: For each host of the play, the hosts of the source that it is to look at.
   returned: success
   type: dict
+other_groups:
+  description: All other update groups of the inventory, as the option O(flotilla.nixos.flake_clone#module:others) takes them.
+  returned: success
+  type: list
+  elements: dict
 groups:
   description: The names of all update groups.
   returned: success
