@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..module_utils.outcome import stages_to_run
 from ..plugin_utils.action_base import FlotillaAction
-from ..plugin_utils.choosing import Choice, choose
+from ..plugin_utils.choosing import Choice, choose, require_no_group
 from ..plugin_utils.fleet import other_groups
 from ..plugin_utils.result_file import refusals_in
 from ..plugin_utils.values import plain
@@ -21,6 +21,7 @@ class ActionModule(FlotillaAction):
     ARGUMENT_SPEC: ClassVar[dict[str, dict[str, Any]]] = {
         "target": {"type": "str", "default": ""},
         "source": {"type": "str"},
+        "to": {"type": "str", "default": ""},
         "result_file": {"type": "path"},
     }
 
@@ -33,6 +34,7 @@ class ActionModule(FlotillaAction):
         if stages:
             with refusals_in(options["result_file"]):
                 found = choose(options["target"], options["source"], play, everyone, task_vars["hostvars"])
+                require_no_group(options["to"], options["target"], found.groups)
         return {
             **plain(asdict(found)),
             "other_groups": other_groups(filter(None, (found.target, found.source)), everyone, task_vars["hostvars"]),

@@ -25,6 +25,10 @@ options:
       - The update group whose pins they are. A name that no group has is taken for a branch of the target's repository.
       - Without it, as for a restore, there is no source. An empty one is an error.
     type: str
+  to:
+    description: What a restore is to go back to. The name of an update group is refused.
+    type: str
+    default: ""
   result_file:
     description: A file on the controller to write to that the run is refused, and why; see M(flotilla.nixos.rollout_result).
     type: path

@@ -135,6 +135,13 @@ def _require_clear(target: str, source: str | None, members: Mapping[str, Sequen
         raise BadInput(target, "a group cannot be promoted to itself", f"Name two: -e from=GROUP -e to=GROUP. {there}")
 
 
+def require_no_group(to: str, target: str, groups: Collection[str]) -> None:
+    """BadInput if what a restore is to go back to is an update group: that is a promotion, which asks for a proof."""
+    if to in groups:
+        hint = f"Give a commit of {target} here; for what {to} has proven: promote -e from={to} -e to={target}."
+        raise BadInput(target, f"{to} is an update group, and a restore goes back to a commit", hint)
+
+
 def _require_known(source: str, everyone: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], *, has_hosts: bool) -> None:
     """BadInput if the source may be an update group some of whose hosts were passed over: a branch has no proof to ask for."""
     for host in everyone:

@@ -86,3 +86,10 @@ def test_what_goes_wrong_with_the_clone_is_written_down(controller: Controller, 
     assert "cannot be fetched from" in said
     assert controller.result["status"] == "failed"
     assert "cannot be fetched from" in controller.result["reason"]
+
+
+def test_a_restore_to_an_update_group_is_refused(controller: Controller) -> None:
+    said = controller.play("restore", "-e", "group=stable", "-e", "to=canary")
+    assert "canary is an update group, and a restore goes back to a commit" in said
+    assert controller.result["status"] == "refused"
+    assert not (controller.folder / "clones").exists()

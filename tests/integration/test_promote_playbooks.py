@@ -203,7 +203,9 @@ def test_a_restore_to_what_was_proven_and_to_a_commit(site: Site) -> None:
     assert outcomes(played) == {"early1": "unchanged"}, "it runs what it has proven still"
     assert site.lock("early") == pins
     assert "(back to known-good)" in site.home.git("log", "-1", "--format=%s", "early")
-    played = site.play("restore", "-e", "group=early", "-e", "to=canary")
+    refused = site.refuses("restore", "-e", "group=early", "-e", "to=canary")
+    assert "canary is an update group, and a restore goes back to a commit" in refused
+    played = site.play("restore", "-e", "group=early", "-e", f"to={site.head('canary')}")
     assert (outcomes(played), site.running("early1")) == ({"early1": "updated"}, ["25.05.2"])
     assert site.lock("early") == site.lock("canary")
     assert "README.md" not in site.home.git("diff", "--name-only", "early^", "early")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
 from ansible_collections.flotilla.nixos.plugins.module_utils.update_group import checked_name
-from ansible_collections.flotilla.nixos.plugins.plugin_utils.choosing import Choice, choose, group_on_branch
+from ansible_collections.flotilla.nixos.plugins.plugin_utils.choosing import Choice, choose, group_on_branch, require_no_group
 
 UPDATE_GROUPS = ["canary", "early", "stable"]
 
@@ -154,3 +154,10 @@ def test_a_branch_does_not_replace_the_candidate_of_a_group_of_its_name(variable
     name = "dev" if variables else "early"
     with pytest.raises(BadInput, match=f"branch {name}: there is an update group of the name {name}, whose candidate"):
         on_branch(name, "s1", **variables)
+
+
+def test_a_restore_goes_back_to_a_commit_and_to_no_group() -> None:
+    with pytest.raises(BadInput, match=r"early: canary is an update group.*promote -e from=canary -e to=early"):
+        require_no_group("canary", "early", ["canary", "early"])
+    require_no_group("abc123", "early", ["canary", "early"])
+    require_no_group("", "early", ["canary", "early"])
