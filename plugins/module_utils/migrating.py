@@ -225,7 +225,7 @@ class _Mover:
             self._require_same(self._locks())
         for whole in (False, True):
             texts = dict(join.files(whole=whole).texts)
-            texts["flake.lock"] = join.lock(next(iter(join.flakes))).to_text()
+            texts["flake.lock"] = join.lock(next(iter(join.flakes), ".")).to_text()
             for group in self._places_then():
                 texts[group.lock] = join.lock(directory_of[group.members[0].attribute]).to_text()
             yield Files(texts)
@@ -257,7 +257,7 @@ class _Mover:
         shown = {path: (self.layout.head.text(path), text) for path, text in sorted(texts.items())}
         proposals = [proposal(group, self.to) for group in groups]
         found = proofs(of, before, after)
-        return Migration(self.layout, self.to, proposals, commit, shown, found, message=message.split("\n")[0])
+        return Migration(self.layout, self.to, proposals, commit, shown, found, message=message.partition("\n")[0])
 
     def _commit(self, base: str, texts: Mapping[str, str | None], message: str) -> str:
         return git.commit_tree(self.repo, changed_tree(self.repo, base, texts, self.scratch), (base,), message)
