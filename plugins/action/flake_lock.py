@@ -229,7 +229,7 @@ def _each(
 
 def _nothing(group: UpdateGroup) -> dict[str, Any]:
     nothing = dict.fromkeys(("commit", "base", "candidate", "branch"))
-    lists: dict[str, Any] = {"changes": [], "message": "", "warnings": [], "notes": [], "shared": {}}
+    lists: dict[str, Any] = {"changes": [], "message": "", "warnings": [], "notes": [], "opened": [], "shared": {}}
     return {"changed": False, "failed": False, **nothing, "lock": group.lock, "locks": [], **lists}
 
 
@@ -245,6 +245,7 @@ def _candidate_result(candidate: Candidate, shared: Mapping[str, Sequence[str]])
         "message": candidate.message,
         "warnings": list(candidate.warnings),
         "notes": [*candidate.notes, *agreed_lines(shared)],
+        "opened": list(candidate.opened),
         "shared": {name: list(inputs) for name, inputs in shared.items()},
     }
 

@@ -46,7 +46,7 @@ class Candidate:
 
     base: head of the branch. candidate: the commit on top of it, None where there is nothing to update.
     previous: what the candidate's ref named before. before, after: the pins as text. locks: the files that it changes.
-    notes: what else there is to know, as clauses.
+    notes: what else there is to know, as clauses. opened: see Kept.
     """
 
     repo: git.Repository
@@ -62,6 +62,7 @@ class Candidate:
     after: str
     locks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
     @property
     def commit(self) -> str:
@@ -99,7 +100,7 @@ def locks_held(repo: git.Repository, locks: Sequence[str], owner: str) -> Iterat
 class NewLock:
     """What a candidate's lock is to be. warnings: for the user. why, origin: what the commit says of it, see lock_message.
 
-    notes: clauses for the plan.
+    notes: clauses for the plan. opened: see Kept.
     """
 
     text: str
@@ -107,6 +108,7 @@ class NewLock:
     why: str = ""
     origin: str = ""
     notes: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
 
 def make_candidate(
@@ -137,7 +139,8 @@ def make_candidate(
         text = locking.locked(old, wanted)
         new = parse_lock(text, group.name, locking.group.lock)
         stayed = (f"{group.name}: {one.what}. {one.fix}" for one in behind(locking.repo, locking.group, locking.commit, new))
-        return NewLock(text, (*kept.warnings, *_frozen(group, wanted, new), *stayed), notes=kept.notes)
+        warnings = (*kept.warnings, *_frozen(group, wanted, new), *stayed)
+        return NewLock(text, warnings, notes=kept.notes, opened=kept.opened)
 
     return candidate_with(runner, group, run, once_for_each(updated), allow_dirty=allow_dirty, on_line=on_line)
 
@@ -211,6 +214,7 @@ def candidate_with(
         after=after,
         locks=tuple(files),
         notes=tuple(dict.fromkeys(note for lock in made for note in lock.notes)),
+        opened=tuple(dict.fromkeys(what for lock in made for what in lock.opened)),
     )
 
 

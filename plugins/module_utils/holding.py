@@ -45,6 +45,7 @@ class Holding:
         names = {tuple(name.split("/")) for name in asked}
         found: dict[InputPath, str] = {}
         notes: list[str] = []
+        opened: list[str] = []
         warnings = [*self._over(), *self._unknown(lock)]
         for group, hold in self._standing():
             paths = _paths(group, hold, lock)
@@ -59,13 +60,14 @@ class Holding:
             as_a_whole = self.force and self.alone and hold is self.whole
             if hit or as_a_whole:
                 warnings.append(f"{self.group.name}: {self._said(group, hold)}. It moves all the same: {self.force}")
+                opened.append(f"{self.force} (against: {self.group.name}: {self._said(group, hold)})")
                 left = [path for path in paths if not any(_same_pins(lock, name, path) for name in hit)]
                 paths = [] if as_a_whole else left
             if paths:
                 notes.append(self._said(group, hold))
             found |= dict.fromkeys(paths, hold.what)
         warnings += [f"{self.group.name}: {note}" for note in notes]
-        return Kept(frozenset(found), tuple(notes), tuple(warnings))
+        return Kept(frozenset(found), tuple(notes), tuple(warnings), tuple(opened))
 
     def require_open(self) -> None:
         """BadInput if the whole group is held, and it alone was asked for, unless that is forced."""
@@ -101,11 +103,15 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """paths: inputs that must not move, with all below them. notes: what is held, as clauses; warnings: whole sentences."""
+    """paths: inputs that must not move, with all below them. notes: what is held, as clauses; warnings: whole sentences.
+
+    opened: what is held and moves all the same, with the reason that was given for it.
+    """
 
     paths: frozenset[InputPath] = frozenset()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    opened: tuple[str, ...] = ()
 
     def holds(self, path: InputPath) -> bool:
         """Whether the input cannot be moved without moving one that must not."""

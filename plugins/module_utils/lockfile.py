@@ -7,7 +7,7 @@ Format facts: nix's `lockfile.cc`; nix 2.26 to 2.34 read versions 5 to 7 and wri
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -89,6 +89,16 @@ class Change:
     new: Pin | None
     compare: str | None
     hosts: tuple[str, ...] = ()
+
+
+def gone_back(changes: Iterable[Change]) -> tuple[str, ...]:
+    """A clause for each of the flake's own inputs whose new pin is older than the one before."""
+    pairs = [(change.input, change.old, change.new) for change in changes if "/" not in change.input]
+    return tuple(
+        f"{name} goes back from {old.date} to {new.date}"
+        for name, old, new in pairs
+        if old and new and old.date and new.date and (new.last_modified or 0) < (old.last_modified or 0)
+    )
 
 
 def parse_lock(text: str, subject: str, path: str) -> Lock:

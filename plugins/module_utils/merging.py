@@ -17,7 +17,7 @@ from .flake_source import require_flake
 from .git_branches import related, subjects_between
 from .holding import Holding, Kept
 from .lock_message import pins_text, subject_line, whole_message
-from .lockfile import Change, Lock, difference
+from .lockfile import Change, Lock, difference, gone_back
 from .locking import Locking
 from .pairing import Choice
 from .promotion import Origin, origin_of, promote, promoted_lock
@@ -99,6 +99,7 @@ class _Merging:
             commit, new = self._merge()
         self._require_free(commit)
         changes = difference(self.old, new).changes
+        back = gone_back(changes)
         return Candidate(
             repo=repo,
             group=group,
@@ -108,11 +109,12 @@ class _Merging:
             previous=git.commit_of(repo, candidate_ref(group)),
             changes=changes,
             message=self._subject(changes),
-            warnings=(*warnings, *self.kept.warnings),
+            warnings=(*warnings, *self.kept.warnings, *(f"{group.name}: {note}." for note in back)),
             before=pins_text(self.old, changes),
             after=pins_text(new, changes) + self._merged_commits(),
             locks=(group.lock,),
-            notes=self.kept.notes,
+            notes=(*self.kept.notes, *back),
+            opened=self.kept.opened,
         )
 
     def _merge(self) -> tuple[str, Lock]:

@@ -18,7 +18,7 @@ from .follows import own_path
 from .graft import Graft, graft, unlocked, written
 from .holding import Holding, Kept
 from .lock_message import named
-from .lockfile import InputPath, Lock, RawEntry, difference, input_paths, raw_entries, resolve, root_inputs
+from .lockfile import InputPath, Lock, RawEntry, difference, gone_back, input_paths, raw_entries, resolve, root_inputs
 from .locking import Locking
 from .pairing import Choice, paired
 from .runner import Runner
@@ -82,8 +82,9 @@ def promote(
             what = f"this would move {', '.join(moved)}, which must not move: {'; '.join(kept.notes)}"
             raise BadInput(group.name, what, "Name the inputs to promote, without those that bring it along.")
         where = f"The pins of {source.name} at commit {origin.commit}."
-        warnings = (*kept.warnings, *_rewired(group, origin, made))
-        return NewLock(new.to_text(), warnings, f"from {source.name}", where, kept.notes)
+        back = gone_back(difference(old, new).changes)
+        warnings = (*kept.warnings, *_rewired(group, origin, made), *(f"{group.name}: {note}." for note in back))
+        return NewLock(new.to_text(), warnings, f"from {source.name}", where, (*kept.notes, *back), kept.opened)
 
     return candidate_with(runner, group, run, once_for_each(promoted), allow_dirty=allow_dirty)
 

@@ -420,6 +420,10 @@ groups:
       type: list
       elements: str
       sample: ["nixpkgs-unstable also moves for desktops, whose hosts get it at their next rollout"]
+    opened:
+      description: What is held and moves all the same, after the reason that O(force_reason) gave for it.
+      type: list
+      elements: str
     shared:
       description: The inputs that the candidate moves for groups of O(others), by group.
       type: dict

@@ -216,7 +216,7 @@ UPDATE = ("-e", "flotilla_update=true", "-e", "flotilla_all=true")
 @pytest.fixture(params=VENVS)
 def controlled(request: pytest.FixtureRequest, made: Held) -> Fleet:
     """The playbooks over that fleet."""
-    return stand_ins(made.folder, request.param, but=("flake_lock", "flake_build"))
+    return stand_ins(made.folder, request.param, but=("flake_lock", "flake_build", "flake_ledger"))
 
 
 def said(output: str) -> str:
@@ -249,6 +249,8 @@ def test_a_held_input_is_named_in_the_plan_and_refused_by_name(controlled: Fleet
     forced = ("-e", '{"flotilla_update_inputs": ["nixpkgs"], "flotilla_force_reason": "the fix is out"}')
     assert controlled.run("-l", "stable", *UPDATE, *forced).status == 0
     assert made.revision("main", "nixpkgs") != before
+    notes = made.repo.git("log", "--all", "--notes=flotilla", "--format=%N")
+    assert "the fix is out (against: stable: nixpkgs is held until 2999-12-31: it breaks)" in notes
 
 
 def test_a_hold_without_a_reason_and_one_that_has_ended(controlled: Fleet, made: Held) -> None:

@@ -187,6 +187,8 @@ def test_a_promotion_to_a_group_that_is_held(holding: Holding, *, refused: bool)
         holding.require_open()
     if holding.force:
         assert holding.kept(lock()).free(NAMES) == NAMES
+        (opened,) = holding.kept(lock()).opened
+        assert opened.startswith(f"{holding.force} (against: ")
 
 
 def test_going_back_passes_over_holds_and_says_so() -> None:

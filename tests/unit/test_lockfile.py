@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from ansible_collections.flotilla.nixos.plugins.module_utils.errors import BadInput
 from ansible_collections.flotilla.nixos.plugins.module_utils.lockfile import (
+    Change,
     Lock,
+    Pin,
     compare_link,
     difference,
     followed,
+    gone_back,
     merged,
     parse_lock,
     pin_of,
@@ -303,3 +306,19 @@ def test_a_merge_takes_the_moves_of_both_sides_and_refuses_two_moves_of_one_inpu
     assert both is not None
     assert {name: pin.rev for name, pin in pins(both).items()} == {"a": "2", "b": "3"}
     assert merged(base, ours, lock_of({"a": "a", "b": "b"}, a=node("3"), b=node("1"))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "said"),
+    [
+        ("nixpkgs", (1763596800, 1762041600), ("nixpkgs goes back from 2025-11-20 to 2025-11-02",)),
+        ("nixpkgs", (1762041600, 1763596800), ()),
+        ("home/nixpkgs", (1763596800, 1762041600), ()),
+        ("nixpkgs", (1763596800, 1), ()),
+        ("nixpkgs", (None, 1762041600), ()),
+    ],
+)
+def test_an_input_that_goes_back_is_named(name: str, times: tuple[int | None, int | None], said: tuple[str, ...]) -> None:
+    old, new = (Pin("github:NixOS/nixpkgs", "a" * 40, None, time, None) for time in times)
+    assert gone_back([Change(name, old, new, None)]) == said
+    assert gone_back([Change(name, None, new, None), Change(name, old, None, None)]) == ()
