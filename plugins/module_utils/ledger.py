@@ -364,7 +364,8 @@ def _after(proof: Proof, line: Rollout, seen: _Seen) -> Proof:
     """The same stretch after another rollout. Its soak counts, unless the one before is over."""
     if not line.proves:
         return proof
-    soak = proof.soak if proof.good_from <= line.ended else line.soak
+    # A shorter one ends now, not in the past: what was not known-good an hour ago was not.
+    soak = proof.soak if proof.good_from <= line.ended else max(line.soak, line.ended - proof.proven)
     if line.deployed(proof.commit):
         return replace(proof, soak=soak, systems={**proof.systems, **line.running})
     shown = seen.at(line.commit)

@@ -161,7 +161,7 @@ LATE = {"pi-1": "unchanged", "pi-2": "deferred"}
             id="nobody there",
         ),
         pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", SAME, soak=50)], 150, "A", 150, id="run again"),
-        pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", SAME, soak=5)], 120, "A", 105, id="a shorter soak now"),
+        pytest.param([rollout(100, "A", TWO, soak=50), rollout(120, "A", SAME, soak=5)], 120, "A", 120, id="a shorter soak now"),
         pytest.param(
             [rollout(100, "A", TWO, soak=5), rollout(120, "A", SAME, soak=50)], 120, "A", 105, id="a longer one too late"
         ),
@@ -683,6 +683,13 @@ def test_nobody_was_last_seen_elsewhere_when_a_commit_was_proven(lines: list[Rol
             if any(b.deployed(first) and b.running.get(name) == line.running[name] for b in until)
         }
         assert set(ran) <= same
+
+
+def test_a_soak_that_is_made_shorter_ends_with_the_rollout_that_says_so() -> None:
+    lines = [rollout(100, "A", {"pi-1": "updated"}, soak=60), rollout(120, "A", {"pi-1": "unchanged"}, soak=0)]
+    proof = known_good(lines, "sbcs", 10_000)
+    assert proof is not None
+    assert (proof.proven, proof.good_from) == (lines[0].ended, lines[1].ended)
 
 
 @given(ledgers(), st.integers(0, 10))
