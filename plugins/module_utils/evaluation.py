@@ -265,7 +265,7 @@ def _located(runner: Runner, source: FlakeSource, error: FlotillaError, hint: st
     message = parsed(error.result.stderr) if error.result else None
     if message is None or not error.what.endswith(message.text):
         return error
-    path = nix.source_path(runner, source.ref, reference_lock=source.reference_lock) if message.positions else None
+    path = nix.source_path(runner, source.ref) if message.positions else None
     place = message.place(path, source.flake)
     return CommandFailed(error.subject, f"{error.what} at {place}" if place else error.what, hint, result=error.result)
 

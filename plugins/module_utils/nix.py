@@ -125,11 +125,12 @@ def eval_command(installable: str, *flags: str, apply: str | None = None, refere
     return shlex.join(["nix", "eval", *flags, *lock_flags(reference_lock), installable, *applied])
 
 
-def source_path(runner: Runner, ref: str, *, reference_lock: str | None = None) -> str | None:
+def source_path(runner: Runner, ref: str) -> str | None:
     """The store path of a flake's source tree, by which positions in nix's messages are told; None if nix cannot say."""
-    result = runner.run(nix_argv("flake", "metadata", "--json", *lock_flags(reference_lock), ref))
+    # Not `flake metadata`, which fails where flake.nix is what is wrong. Without the option it asks for the registry.
+    result = runner.run(nix_argv("flake", "prefetch", "--json", "--option", "flake-registry", "", ref))
     try:
-        path = json.loads(result.stdout)["path"]
+        path = json.loads(result.stdout)["storePath"]
     except (ValueError, KeyError, TypeError):
         return None
     return path if isinstance(path, str) else None

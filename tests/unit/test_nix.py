@@ -19,6 +19,7 @@ from fakes import FakeRunner, Step
 
 DATA = Path(__file__).parent / "data/nix"
 NIX = ["nix", "--extra-experimental-features", "nix-command flakes", "--option", "warn-dirty", "false"]
+SOURCE_OF = ("flake", "prefetch", "--json", "--option", "flake-registry", "")
 REF = "git+file:///srv/fleet?dir=hosts/sbcs&rev=abc"
 SOURCE = FlakeSource("sbcs", "hosts/sbcs", REF, "abc")
 BUILD = [*NIX, "build", "--no-link", "--keep-going", "--log-format", "internal-json", "--stdin"]
@@ -124,8 +125,8 @@ def test_command_lines() -> None:
         ([*NIX, "log", "/d.drv"], (0, "1\n2\n3\n", "")),
         ([*NIX, "log", "/d.drv"], (1, "", "no log")),
         Step(BUILD, stdin="/a.drv^out\n/b.drv^out\n"),
-        ([*NIX, "flake", "metadata", "--json", "--no-update-lock-file", REF], (0, '{"path": "/nix/store/s"}', "")),
-        ([*NIX, "flake", "metadata", "--json", "--no-update-lock-file", REF], (1, "", "error: no")),
+        ([*NIX, *SOURCE_OF, REF], (0, '{"storePath": "/nix/store/s"}', "")),
+        ([*NIX, *SOURCE_OF, REF], (1, "", "error: no")),
         Step(["sh", "-euc", ANY], stdin="/nix/store/1 /roots/a b\n"),
     )
     assert nix.invalid_paths(runner, "sbcs", [*paths, paths[0]]) == {"/nix/store/7"}
@@ -171,8 +172,8 @@ def test_hosts_are_evaluated_in_chunks_and_those_that_throw_alone() -> None:
         (one("c"), (0, json.dumps(value("c")), "")),
         (one("d"), (1, "", (DATA / "eval-pi-5.log").read_text())),
         (
-            [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", REF],
-            (0, '{"path": "/nix/store/fwr3qckhmslgd7qa6g6jycrgi0z6y8n3-source"}', ""),
+            [*NIX, *SOURCE_OF, REF],
+            (0, '{"storePath": "/nix/store/fwr3qckhmslgd7qa6g6jycrgi0z6y8n3-source"}', ""),
         ),
     )
     found = evaluation.evaluate(runner, SOURCE, ["a", "b", "c", "d", "a", "bb"], chunk=2, progress=said.append)
@@ -218,8 +219,8 @@ def test_what_is_wrong_with_the_flake_is_raised() -> None:
         evaluation.evaluate(
             script((MANY, failed), (NAMES, (1, "", (DATA / "eval-unlocked.log").read_text()))), SOURCE, ["a"], chunk=1
         )
-    metadata = [*NIX, "flake", "metadata", "--json", "--no-update-lock-file", REF]
-    runner = script((MANY, failed), (NAMES, (1, "", (DATA / "eval-syntax.log").read_text())), (metadata, (1, "", "")))
+    source = [*NIX, *SOURCE_OF, REF]
+    runner = script((MANY, failed), (NAMES, (1, "", (DATA / "eval-syntax.log").read_text())), (source, (1, "", "")))
     with pytest.raises(CommandFailed, match=r"syntax error, .* at hosts/sbcs/flake\.nix:3\. Run: nix eval"):
         evaluation.evaluate(runner, SOURCE, ["a"], chunk=1)
     with pytest.raises(BadInput, match="is not an attribute set"):
