@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 init_plugin_loader()
 
 #: Files whose tests share nothing with each other: they go to whichever worker is free. Other files stay with one worker.
-SCATTERED = ("test_activation.py", "test_closure_copy.py", "test_ssh.py")
+SCATTERED = ("test_activation.py", "test_bad_layouts.py", "test_closure_copy.py", "test_ssh.py")
 
 
 class Spread(LoadScopeScheduling):
