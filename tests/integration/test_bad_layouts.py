@@ -159,9 +159,12 @@ CASES = {
         "sbcs: the lock {lock} has a merge conflict in it. Take one side (git checkout --ours or --theirs)",
     ),
     "git-crypt": Case(lock_of("\0GITCRYPT\0abc"), "sbcs: the lock {lock} is encrypted by git-crypt…Leave lock files out of"),
-    "not JSON": Case(lock_of("{"), "sbcs: the lock {lock} …it is not JSON…. "),
+    "not JSON": Case(lock_of("{"), "sbcs: the lock {lock} cannot be read: it is not JSON…. Bring the last good one back"),
     "old lock": Case(
         lock_of('{"version": 4}'), "sbcs: the lock {lock} has version 4, and only 5 to 7 can be read. Write it again"
+    ),
+    "newer lock": Case(
+        lock_of('{"version": 99}'), "sbcs: the lock {lock} has version 99, and only 5 to 7 can be read. It is of a newer nix"
     ),
     "untracked lock": Case(
         uncommitted(the_lock), "sbcs: {lock} is not tracked by git, so nix does not see it. Run: git add {lock} && git commit"
@@ -242,7 +245,11 @@ def test_an_upstream_that_does_not_answer_although_nix_remembers_one(
         edited(f"git+file://{upstream}", f"git+{url}/upstream.git")(site)
         publish(make_candidate(RUNNER, site.group, Run(owner())))
         site.land()
-    refused(site, "sbcs: …an input's upstream did not answer…. ", updating)
+    refused(
+        site,
+        "sbcs: an input's upstream did not answer, and nix went on with what it had cached…Try again when it answers",
+        updating,
+    )
 
 
 # Hosts
@@ -391,6 +398,14 @@ def test_a_repository_of_another_user(site: Site, tmp_path: Path, monkeypatch: p
             assert says in door(site)
     sh("chown", "-R", "root", str(site.repo.path))
     assert site.repo.state() == before
+
+
+def test_nobody_to_commit_as(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("user.name", "user.email"):
+        site.repo.git("config", "--unset", key)
+    site.repo.git("config", "user.useConfigOnly", "true")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    refused(site, "sbcs: git on …does not know in whose name to commit. Set it there: git config --global user.name", updating)
 
 
 # The builder's nix
