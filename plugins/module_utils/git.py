@@ -209,11 +209,6 @@ def status_of(repo: Repository, path: str) -> str:
     return git(repo, "status", "--porcelain=v1", "--ignored", "--untracked-files=all", "--", path).stdout[:2]
 
 
-def tree_with(repo: Repository, base: str, path: str, text: str, scratch: str) -> str:
-    """The tree of `base` (a commit or tree) with one file replaced or added; see tree_with_files."""
-    return tree_with_files(repo, base, {path: text}, scratch)
-
-
 def tree_with_files(repo: Repository, base: str, files: Mapping[str, str], scratch: str) -> str:
     """The tree of `base` (a commit or tree) with files (path → text) replaced or added.
 

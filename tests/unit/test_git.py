@@ -92,7 +92,7 @@ def test_a_file_is_replaced_through_an_index_of_its_own(signing: str, sign: list
         (SIGNING, signing),
         Step([*C, "commit-tree", "tree1", "-p", A, "-p", B, *sign, "-F", "-"], "commit1\n", stdin="subject\n"),
     )
-    tree = git.tree_with(repo, A, "hosts/sbcs/flake.lock", "{}\n", "/tmp/s")
+    tree = git.tree_with_files(repo, A, {"hosts/sbcs/flake.lock": "{}\n"}, "/tmp/s")
     assert git.commit_tree(repo, tree, (A, B), "subject\n") == "commit1"
     finish(repo)
 
